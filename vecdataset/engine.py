@@ -1,0 +1,766 @@
+"""The one file that speaks Lance: open, scan, search, commit, tag, clean up.
+
+A `Table` is one version of one Lance dataset. It never changes: reads on it see that
+version from beginning to end, in any number of threads. Every write is a function on a
+`Table` that commits on top of the *latest* version and returns the new one. Lance's
+errors leave this file as ours.
+
+Facts this file is built on were measured with pylance 14.0.2:
+
+- Two writers that upsert the same new id make two rows, unless the id field is Lance's
+  primary key *and* the merge does not use a scalar index; so every merge says
+  `use_index(False)`. Without the index a merge also has no memory limit of its own.
+- Lance's Python API spends a third of a search's time on copies of its own builder; `nearest`
+  calls the binding with the builder's fields in the builder's order, and falls back to the
+  public API where that order is not what it was.
+- Small commits leave small fragments, and reads slow down with their number; `tidy` merges
+  them in tiers, so that each row is rewritten once for every 32-fold growth.
+"""
+
+from __future__ import annotations
+
+import os
+import random
+import re
+import threading
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
+from typing import Any, Final
+
+# Lance logs warnings of its own working to standard error; its errors reach the user as ours.
+os.environ.setdefault("LANCE_LOG", "error")
+
+import lance
+import numpy as np
+import pyarrow as pa
+from lance.commit import CommitConflictError as LanceConflictError
+from lance.dataset import ColumnOrdering, ScannerBuilder, serialize_row_addrs
+
+from vecdataset import storage
+from vecdataset.errors import (
+    CollectionExistsError,
+    CollectionNotFoundError,
+    CommitConflictError,
+    CorruptionError,
+    InvalidInputError,
+    PointExistsError,
+    ReadOnlyError,
+    StorageError,
+    StoragePermissionError,
+    UnknownNameError,
+    VecDatasetError,
+    VersionGoneError,
+    VersionNotFoundError,
+)
+from vecdataset.schema import EXTRA
+from vecdataset.storage import Location
+
+KEEP_VERSIONS: Final = timedelta(days=7)
+SMALL_FRAGMENTS: Final = 32
+_TIERS: Final = (1_024, 32_768, 1_048_576)
+_CLEAN_UP_EVERY: Final = 256
+_RETRIES: Final = 20
+
+
+# -------------------------------------------------------------------------- values
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Version:
+    """One committed version of a dataset."""
+
+    number: int
+    created_at: datetime
+    rows: int
+    size_bytes: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class LanceIndex:
+    """One index of a dataset, as Lance lists it."""
+
+    name: str
+    kind: str
+    """Lance's name, lower case: `ivf_rq`, `btree` …"""
+    column: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Merged:
+    """What a merge did."""
+
+    inserted: int
+    updated: int
+    table: Table
+
+
+# ---------------------------------------------------------------------- the table
+
+
+class Table:
+    """One version of one Lance dataset."""
+
+    def __init__(self, dataset: lance.LanceDataset, location: Location) -> None:
+        self._ds = dataset
+        self.location = location
+        self.version: int = dataset.version
+        self.schema: pa.Schema = dataset.schema
+        self._lock = threading.Lock()
+        self._indexes: list[LanceIndex] | None = None
+        self._config: dict[str, str] | None = None
+        self._rows: int | None = None
+
+    # -- facts
+
+    @property
+    def rows(self) -> int:
+        """Number of rows; from the manifest, so it costs microseconds."""
+        if self._rows is None:
+            with _translated(self.location):
+                self._rows = int(self._ds.count_rows())
+        return self._rows
+
+    @property
+    def config(self) -> dict[str, str]:
+        """The key-value pairs stored with this version."""
+        if self._config is None:
+            self._config = dict(self._ds.config())
+        return self._config
+
+    @property
+    def indexes(self) -> list[LanceIndex]:
+        """The indexes of this version."""
+        if self._indexes is None:
+            with _translated(self.location):
+                self._indexes = [
+                    LanceIndex(name=i["name"], kind=str(i["type"]).lower(), column=i["fields"][0])
+                    for i in self._ds.list_indices()
+                ]
+        return self._indexes
+
+    def index_rows(self, name: str) -> tuple[int, int]:
+        """Return how many rows the index covers, and how many it does not cover yet."""
+        with _translated(self.location):
+            stats = self._ds.stats.index_stats(name)
+        return int(stats["num_indexed_rows"]), int(stats["num_unindexed_rows"])
+
+    def latest_version(self) -> int:
+        """Return the number of the newest version; a file name lookup, or one request on a remote store."""
+        with _translated(self.location):
+            return int(self._ds.latest_version)
+
+    def versions(self) -> list[Version]:
+        """Return all versions, oldest first."""
+        with _translated(self.location):
+            found = self._ds.versions()
+        return [
+            Version(
+                number=int(v["version"]),
+                created_at=v["timestamp"].astimezone(UTC),
+                rows=int(v["metadata"].get("total_rows", 0)),
+                size_bytes=int(v["metadata"].get("total_files_size", 0)),
+            )
+            for v in found
+        ]
+
+    def operation(self, version: int) -> str:
+        """Return what Lance calls the commit that made this version, or `unknown`."""
+        try:
+            found = self._ds.read_transaction(version)
+        except (OSError, ValueError):
+            return "unknown"
+        return "unknown" if found is None else type(found.operation).__name__.lower()
+
+    def tags(self) -> dict[str, int]:
+        """Return tag names with the versions they hold."""
+        with _translated(self.location):
+            return {name: int(tag["version"]) for name, tag in self._ds.tags.list().items()}
+
+    def size_bytes(self) -> int:
+        """Return the bytes of this version's data files."""
+        current = [v for v in self.versions() if v.number == self.version]
+        return current[0].size_bytes if current else 0
+
+    # -- other versions
+
+    def at(self, version: int) -> Table:
+        """Return another version of the same dataset."""
+        if version == self.version:
+            return self
+        with _translated(self.location, version=version):
+            return Table(self._ds.checkout_version(version), self.location)
+
+    def latest(self) -> Table:
+        """Return the newest version; this object where it is the newest."""
+        number = self.latest_version()
+        return self if number == self.version else self.at(number)
+
+    # -- reads
+
+    def scan(
+        self,
+        columns: Sequence[str] | None = None,
+        *,
+        filter: str | None = None,
+        limit: int | None = None,
+        offset: int | None = None,
+        order_by: Sequence[tuple[str, bool]] = (),
+        batch_rows: int | None = None,
+        row_ids: bool = False,
+    ) -> pa.RecordBatchReader:
+        """Return rows as a stream, in storage order unless ordered.
+
+        Args:
+            columns: Column names; None is all.
+            filter: Lance SQL that this library has compiled.
+            limit: At most so many rows.
+            offset: Leave out so many rows first.
+            order_by: Column and whether ascending.
+            batch_rows: At most so many rows a batch.
+            row_ids: Add Lance's `_rowid`.
+        """
+        with _translated(self.location):
+            scanner = self._ds.scanner(
+                columns=list(columns) if columns is not None else None,
+                filter=filter,
+                limit=limit,
+                offset=offset,
+                batch_size=batch_rows,
+                with_row_id=row_ids,
+                order_by=[ColumnOrdering(name, ascending=up) for name, up in order_by] or None,
+            )
+            return _Guarded(scanner.to_reader(), self.location).reader()
+
+    def read(self, columns: Sequence[str] | None = None, **options: Any) -> pa.Table:
+        """Return rows as one table; the options of `scan`."""
+        with _translated(self.location):
+            return self.scan(columns, **options).read_all()
+
+    def count(self, filter: str | None = None) -> int:
+        """Return how many rows match."""
+        if filter is None:
+            return self.rows
+        with _translated(self.location):
+            return int(self._ds.count_rows(filter))
+
+    def row_ids(self, filter: str | None) -> np.ndarray:
+        """Return Lance's row ids of the rows that match, as uint64."""
+        table = self.read(["_rowid"], filter=filter)
+        return table["_rowid"].to_numpy()
+
+    def take(self, row_ids: np.ndarray, columns: Sequence[str]) -> pa.Table:
+        """Return the rows with these row ids, in their order."""
+        with _translated(self.location):
+            # The public take() wants offsets; only this one knows row ids.
+            return self._ds._take_rows(row_ids.tolist(), columns=list(columns))  # noqa: SLF001
+
+    def nearest(
+        self,
+        column: str,
+        query: pa.Array,
+        *,
+        k: int,
+        columns: Sequence[str],
+        filter: str | None = None,
+        allow: np.ndarray | None = None,
+        probe: Mapping[str, Any],
+    ) -> pa.Table:
+        """Return the `k` rows nearest to `query` through the column's index.
+
+        Args:
+            column: The vector column.
+            query: float32 array, or a fixed-size list array for a batch.
+            k: Rows a query.
+            columns: Columns to return, `_distance` among them.
+            filter: Lance SQL, applied before the search.
+            allow: Row ids that may be returned.
+            probe: `nprobes`, `ef`, `refine_factor`, `search_effort`, `metric` … as Lance names them.
+        """
+        nearest = {**_NEAREST, "column": column, "q": query, "k": k, **probe}
+        allowed = None if allow is None else serialize_row_addrs(allow)
+        with _translated(self.location):
+            if _DIRECT is None:
+                return self._ds.scanner(
+                    columns=list(columns),
+                    filter=filter,
+                    nearest={name: v for name, v in nearest.items() if v is not None},
+                    prefilter=True,
+                    disable_scoring_autoprojection=True,
+                    row_addr_allowlist=allowed,
+                ).to_table()
+            fields = dict(_DIRECT)
+            fields["_columns"] = list(columns)
+            fields["_filter"] = filter
+            fields["_prefilter"] = True
+            fields["_nearest"] = nearest
+            fields["_disable_scoring_autoprojection"] = True
+            fields["_row_addr_allowlist"] = allowed
+            scanner = self._ds._ds.scanner(*fields.values())  # noqa: SLF001
+            return scanner.to_pyarrow().read_all()
+
+    # -- writes
+
+    def merge(
+        self,
+        source: Callable[[Table], pa.RecordBatchReader],
+        *,
+        insert: bool,
+        update: bool,
+        based_on_reads: bool = False,
+    ) -> Merged:
+        """Commit a stream of rows by id, as one version.
+
+        Args:
+            source: Makes the stream for the version it will be merged into; called again after
+                a conflict.
+            insert: Whether ids that are not there are added.
+            update: Whether ids that are there are replaced; with `insert` alone one of them is
+                an error and nothing is written.
+            based_on_reads: The rows were computed from this very version: a concurrent change
+                of the same rows is a conflict, not something to write over.
+
+        Raises:
+            PointExistsError: `update` is False and an id is there.
+            CommitConflictError: Other writers won every retry.
+        """
+        base = self if based_on_reads else self.latest()
+        with _translated(self.location):
+            # A handle of its own: executing moves it to the new version.
+            dataset = base._ds.checkout_version(base.version)  # noqa: SLF001
+            builder = dataset.merge_insert("id").use_index(False)
+            builder = builder.when_matched_update_all() if update else builder.when_matched_fail()
+            if insert:
+                builder = builder.when_not_matched_insert_all()
+            builder = builder.conflict_retries(0 if based_on_reads else _RETRIES)
+            done = builder.execute(source(base))
+            table = Table(_reopened(dataset), self.location)
+        return Merged(
+            inserted=int(done["num_inserted_rows"]), updated=int(done["num_updated_rows"]), table=table
+        )
+
+    def delete(self, filter: str) -> tuple[int, Table]:
+        """Delete the rows that match on the latest version; return how many, and the new version."""
+        base = self.latest()
+        with _translated(self.location):
+            dataset = base._ds.checkout_version(base.version)  # noqa: SLF001
+            done = dataset.delete(filter, conflict_retries=_RETRIES)
+            return int(done["num_deleted_rows"]), Table(_reopened(dataset), self.location)
+
+    def change(self, edit: Callable[[lance.LanceDataset], object]) -> Table:
+        """Commit a change of schema, config or indexes on the latest version.
+
+        Lance refuses such a change when it raced another; it is cheap, so it is tried again.
+        """
+
+        def once(base: Table) -> Table:
+            dataset = base._ds.checkout_version(base.version)  # noqa: SLF001
+            edit(dataset)
+            return Table(_reopened(dataset), self.location)
+
+        return self._retried(once)
+
+    def _retried(self, once: Callable[[Table], Table]) -> Table:
+        for attempt in range(_RETRIES):
+            try:
+                with _translated(self.location):
+                    return once(self.latest())
+            except CommitConflictError:
+                if attempt == _RETRIES - 1:
+                    raise
+                time.sleep(random.uniform(0, 0.01 * 2 ** min(attempt, 6)))  # noqa: S311
+        raise AssertionError
+
+    def add_columns(self, fields: Sequence[pa.Field]) -> Table:
+        """Add null columns, unless the latest version has them already; only metadata is written."""
+
+        def edit(dataset: lance.LanceDataset) -> None:
+            missing = [f for f in fields if f.name not in dataset.schema.names]
+            if missing:
+                dataset.add_columns(pa.schema(missing))
+
+        return self.change(edit)
+
+    def add_key_column(self, field: pa.Field) -> Table:
+        """Add a primary key column to a dataset without rows.
+
+        Raises:
+            CommitConflictError: Another writer added one first, or wrote rows.
+        """
+
+        def once(base: Table) -> Table:
+            if field.name in base.schema.names:
+                return base
+            # `add_columns` makes nullable columns only, and a key must not be; a Merge of no
+            # fragments commits the schema alone, and conflicts with every concurrent writer.
+            operation = lance.LanceOperation.Merge(
+                [], pa.schema([*base.schema, field], metadata=base.schema.metadata)
+            )
+            dataset = lance.LanceDataset.commit(
+                base._ds.uri,  # noqa: SLF001
+                operation,
+                read_version=base.version,
+                storage_options=dict(self.location.options) or None,
+            )
+            return Table(dataset, self.location)
+
+        return self._retried(once)
+
+    def widen(self, field: pa.Field) -> Table:
+        """Give a numeric column a wider type: add, copy, drop, rename; Lance cannot cast in place."""
+
+        def edit(dataset: lance.LanceDataset) -> None:
+            have = dataset.schema.field(field.name)
+            if have.type == field.type and (have.metadata or {}) == (field.metadata or {}):
+                return
+            spare = f"{field.name}__widened"
+            if spare in dataset.schema.names:
+                dataset.drop_columns([spare])
+            sql = {
+                pa.float64(): "double", pa.float32(): "float",
+                pa.int64(): "bigint", pa.uint64(): "bigint unsigned",
+            }[field.type]  # fmt: skip
+            dataset.add_columns({spare: f"cast({_quoted(field.name)} as {sql})"})
+            dataset.drop_columns([field.name])
+            dataset.alter_columns({"path": spare, "name": field.name})
+            if field.metadata:
+                text = {k.decode(): v.decode() for k, v in field.metadata.items()}
+                dataset.update_field_metadata({field.name: text})
+
+        return self.change(edit)
+
+    def set_config(self, values: Mapping[str, str | None]) -> Table:
+        """Set keys of the config; None removes one."""
+
+        def edit(dataset: lance.LanceDataset) -> None:
+            have = dataset.config()
+            gone = [k for k, v in values.items() if v is None and k in have]
+            new = {k: v for k, v in values.items() if v is not None and have.get(k) != v}
+            if new:
+                dataset.update_config(new)
+            if gone:
+                dataset.delete_config_keys(gone)
+
+        return self.change(edit)
+
+    def overwrite(self, schema: pa.Schema) -> Table:
+        """Commit an empty dataset of another schema on top of this one; older versions stay."""
+        with _translated(self.location):
+            dataset = lance.write_dataset(
+                schema.empty_table(),
+                self.location.uri,
+                mode="overwrite",
+                schema=schema,
+                storage_options=dict(self.location.options) or None,
+            )
+            for key in list(dataset.config()):
+                if key.startswith("vecdataset."):
+                    dataset.delete_config_keys([key])
+            return Table(dataset, self.location)
+
+    def restore(self, version: int) -> Table:
+        """Commit an older version as the newest."""
+        with _translated(self.location, version=version):
+            dataset = self.latest()._ds.checkout_version(version)  # noqa: SLF001
+            dataset.restore()
+            return Table(dataset, self.location)
+
+    def set_tag(self, name: str, version: int | None) -> None:
+        """Tag a version, so that clean-up keeps it; None removes the tag."""
+        with _translated(self.location):
+            if version is None:
+                self._ds.tags.delete(name)
+            else:
+                self._ds.tags.create(name, version)
+
+    # -- indexes and maintenance
+
+    def create_index(
+        self,
+        column: str,
+        kind: str,
+        *,
+        name: str,
+        metric: str,
+        options: Mapping[str, Any],
+        progress: Callable[[float], None] | None = None,
+    ) -> Table:
+        """Build a vector index of Lance's `kind` over a column; an older one of the name serves until then."""
+        extra = {} if progress is None else {"progress_callback": _progress(progress)}
+
+        def edit(dataset: lance.LanceDataset) -> None:
+            dataset.create_index(
+                column, kind.upper(), name=name, metric=metric, replace=True, **options, **extra
+            )
+
+        return self.change(edit)
+
+    def create_scalar_index(self, column: str, kind: str, *, name: str) -> Table:
+        """Build a scalar index over a column."""
+        return self.change(
+            lambda dataset: dataset.create_scalar_index(column, kind.upper(), name=name, replace=True)
+        )
+
+    def drop_index(self, name: str) -> Table:
+        """Remove an index; the rows stay."""
+        return self.change(lambda dataset: dataset.drop_index(name))
+
+    def optimize_indexes(self) -> Table:
+        """Bring the rows that no index covers yet into the indexes."""
+        # Never num_indices_to_merge=0: its deltas gave stale answers on scalar indexes.
+        return self.change(lambda dataset: dataset.optimize.optimize_indices())
+
+    def compact(self, *, rows_per_fragment: int = _TIERS[-1]) -> Table:
+        """Merge small fragments, and drop deleted rows where they are a fifth of their fragment."""
+        return self.change(
+            lambda dataset: dataset.optimize.compact_files(
+                target_rows_per_fragment=rows_per_fragment,
+                materialize_deletions=True,
+                materialize_deletions_threshold=0.2,
+            )
+        )
+
+    def tidy(self) -> Table:
+        """After a commit: merge small fragments once there are 32, and clean up every 256 versions.
+
+        Never raises: the commit before it is acknowledged, and the next one tries again.
+        """
+        table = self
+        try:
+            sizes = [f.metadata.physical_rows for f in self._ds.get_fragments()]
+            for tier in _TIERS:
+                if sum(s < tier for s in sizes) >= SMALL_FRAGMENTS:
+                    table = self._compacted_once(tier)
+                    break
+            if self.version % _CLEAN_UP_EVERY == 0:
+                self.clean_up()
+        except (VecDatasetError, OSError, ValueError, RuntimeError):
+            return self
+        return table
+
+    def _compacted_once(self, tier: int) -> Table:
+        with _translated(self.location):
+            dataset = self._ds.checkout_version(self.version)
+            dataset.optimize.compact_files(target_rows_per_fragment=tier, materialize_deletions=False)
+            return Table(_reopened(dataset), self.location)
+
+    def clean_up(self, *, older_than: timedelta = KEEP_VERSIONS) -> int:
+        """Remove versions older than `older_than` that no tag holds; return the bytes freed."""
+        with _translated(self.location):
+            done = self._ds.cleanup_old_versions(older_than=older_than, error_if_tagged_old_versions=False)
+            return int(done.bytes_removed)
+
+    @property
+    def fragments(self) -> int:
+        """How many fragments the rows stand in."""
+        return len(self._ds.get_fragments())
+
+    @property
+    def dataset(self) -> lance.LanceDataset:
+        """The Lance dataset itself, at this version: for `to_lance()`."""
+        return self._ds
+
+    def alter(self, changes: Sequence[Mapping[str, Any]], metadata: Mapping[str, Mapping[str, str]]) -> Table:
+        """Rename columns, change their nullability or type, and set field metadata (for `adopt`)."""
+
+        def edit(dataset: lance.LanceDataset) -> None:
+            for change in changes:
+                dataset.alter_columns(dict(change))
+            if metadata:
+                dataset.update_field_metadata({k: dict(v) for k, v in metadata.items()})
+
+        return self.change(edit)
+
+    def set_schema_metadata(self, metadata: Mapping[bytes, bytes]) -> Table:
+        """Add keys to the schema metadata."""
+        values = {k.decode(): v.decode() for k, v in metadata.items()}
+        return self.change(lambda dataset: dataset.update_schema_metadata(values))
+
+
+def _reopened(dataset: lance.LanceDataset) -> lance.LanceDataset:
+    # A pinned copy of where the write left its handle: nobody else moves it.
+    return dataset.checkout_version(dataset.version)
+
+
+def _quoted(name: str) -> str:
+    return f"`{name}`"
+
+
+def _progress(report: Callable[[float], None]) -> Callable[[Any], None]:
+    def callback(step: Any) -> None:
+        done, total = getattr(step, "completed", None), getattr(step, "total", None)
+        if done is not None and total:
+            report(min(1.0, done / total))
+
+    return callback
+
+
+class _Guarded:
+    """A stream whose errors are translated while it is read."""
+
+    def __init__(self, source: pa.RecordBatchReader, location: Location) -> None:
+        self._source = source
+        self._location = location
+
+    def reader(self) -> pa.RecordBatchReader:
+        return pa.RecordBatchReader.from_batches(self._source.schema, self._batches())
+
+    def _batches(self) -> Iterator[pa.RecordBatch]:
+        with _translated(self._location):
+            yield from self._source
+
+
+# ------------------------------------------------------------------ open and create
+
+
+def open_table(location: Location, *, version: int | None = None) -> Table:
+    """Open the dataset at a location.
+
+    Raises:
+        CollectionNotFoundError: Nothing is there.
+        InvalidInputError: Something else is there.
+        VersionNotFoundError: The dataset has no such version.
+    """
+    if location.remote:
+        storage.check_reachable(location)
+    with _translated(location, version=version):
+        dataset = lance.dataset(
+            location.uri, version=version, storage_options=dict(location.options) or None
+        )
+    return Table(dataset, location)
+
+
+def create_table(location: Location, schema: pa.Schema) -> Table:
+    """Create an empty dataset.
+
+    Raises:
+        CollectionExistsError: Something is there already.
+    """
+    if location.commit == "read-only":
+        raise ReadOnlyError(f"{location.url} cannot be written to")
+    if location.remote:
+        storage.check_reachable(location)
+        storage.probe_commit(location)
+    with _translated(location):
+        dataset = lance.write_dataset(
+            schema.empty_table(),
+            location.uri,
+            mode="create",
+            schema=schema,
+            storage_options=dict(location.options) or None,
+            enable_v2_manifest_paths=True,
+        )
+    return Table(dataset, location)
+
+
+def drop_table(location: Location) -> None:
+    """Delete every file of the dataset at a location, for good."""
+    with _translated(location):
+        lance.LanceDataset.drop(location.uri, storage_options=dict(location.options) or None)
+
+
+# -------------------------------------------------------------------------- errors
+
+_EXISTING_ID: Final = re.compile(r"found matching row with key values: id = (.+?), /")
+_CONFLICT: Final = ("Too many concurrent writers", "ommit conflict", "ncompatible transaction", "preempted by")
+_PLACE: Final = re.compile(r",? (?:location: )?/\S+\.rs:\d+:\d+")
+
+
+@contextmanager
+def _translated(location: Location, *, version: int | None = None) -> Iterator[None]:
+    """Turn what Lance raises into the tree of `errors.py`."""
+    try:
+        yield
+    except VecDatasetError:
+        raise
+    except (OSError, ValueError, RuntimeError, KeyError, NotImplementedError) as exc:
+        raise _error(exc, location, version) from exc
+    except BaseException as exc:
+        if type(exc).__name__ == "PanicException":
+            raise CorruptionError(f"Lance stopped while working on {location.url}: {exc}") from exc
+        raise
+
+
+def _error(exc: Exception, location: Location, version: int | None) -> VecDatasetError:
+    text = _PLACE.sub("", str(exc))
+    url = location.url
+    existing = _EXISTING_ID.search(str(exc))
+    if existing:
+        return PointExistsError(
+            f"id {existing[1]} exists already in {url}", hint="nothing was written; upsert replaces points"
+        )
+    if isinstance(exc, LanceConflictError) or any(mark in text for mark in _CONFLICT):
+        return CommitConflictError(f"other writers kept changing {url}", hint="nothing was written; try again")
+    if version is not None and ("not found" in text.lower() or "does not exist" in text.lower()):
+        return VersionNotFoundError(f"{url} has no version {version}")
+    if "No space left" in text or "StorageFull" in text:
+        return StorageError(f"no space is left for {url}", hint="nothing was committed")
+    from_store = storage.translate_storage_error(exc, location)
+    if from_store is not None:
+        return from_store
+    if "was not found" in text and "Dataset at path" in text:
+        return CollectionNotFoundError(f"no collection at {url}")
+    if "already exists" in text:
+        return CollectionExistsError(f"a collection exists already at {url}")
+    if "Permission denied" in text or "Read-only file system" in text:
+        return StoragePermissionError(f"{url} cannot be read or written with these permissions")
+    if "Not found" in text or "NotFound" in text:
+        return VersionGoneError(
+            f"a file of {url} is gone",
+            hint="the version was cleaned up, or files were removed; open the collection again",
+        )
+    if isinstance(exc, OSError):
+        return StorageError(f"{url}: {text}")
+    if isinstance(exc, KeyError):
+        return UnknownNameError(f"{url}: {text}")
+    return InvalidInputError(f"{url}: {text}")
+
+
+# ------------------------------------------------------------- the direct call
+
+_NEAREST: Final[dict[str, Any]] = {
+    "column": None, "q": None, "k": None, "metric": None, "nprobes": None,
+    "minimum_nprobes": None, "maximum_nprobes": None, "refine_factor": None, "use_index": True,
+    "ef": None, "query_parallelism": 0, "approx_mode": "normal", "search_effort": None,
+    "distance_range": None,
+}  # fmt: skip
+
+
+def _direct_fields() -> dict[str, Any] | None:
+    """Return the builder's fields with their defaults, in the order the binding takes them.
+
+    The order is read from the code of `ScannerBuilder.to_scanner`: the names it touches between
+    `scanner` and `LanceScanner`. None when it does not look as it did in pylance 14.
+    """
+
+    class _Nothing:
+        _default_scan_options: Mapping[str, Any] | None = None
+        _ds = None
+
+    try:
+        names = ScannerBuilder.to_scanner.__code__.co_names
+        order = names[names.index("scanner") + 1 : names.index("LanceScanner")]
+        defaults = vars(ScannerBuilder(_Nothing()))
+    except (AttributeError, TypeError, ValueError, KeyError):
+        return None
+    known = {"_columns", "_filter", "_prefilter", "_nearest", "_row_addr_allowlist"}
+    if len(order) != 34 or not known <= set(order) or not set(order) <= set(defaults):
+        return None
+    return {name: defaults[name] for name in order}
+
+
+_DIRECT: Final = _direct_fields()
+
+__all__ = [
+    "EXTRA",
+    "KEEP_VERSIONS",
+    "LanceIndex",
+    "Merged",
+    "Table",
+    "Version",
+    "create_table",
+    "drop_table",
+    "open_table",
+]

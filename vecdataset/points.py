@@ -1,0 +1,1069 @@
+"""Points on their way in: ids and vectors checked, payload fitted to columns, duplicates dropped.
+
+A `PointBuffer` takes raw batches one after the other, validates each at once, and keeps
+what it fitted in memory up to a limit, then in a local spool file. Nothing is written to
+the collection before the last batch has been seen, so a mistake anywhere leaves it as it was.
+The buffer can be read several times: a commit that loses a race starts over from it.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+import tempfile
+import uuid
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from datetime import date, datetime
+from pathlib import Path
+from typing import Any, Final, Literal, cast
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from vecdataset.errors import (
+    InvalidIdError,
+    InvalidInputError,
+    InvalidVectorError,
+    PointExistsError,
+    UnknownNameError,
+    did_you_mean,
+)
+from vecdataset.schema import (
+    EXTRA,
+    MAX_PROMOTED,
+    UNNAMED,
+    CollectionSchema,
+    Distance,
+    IdType,
+    PayloadColumn,
+    VectorParams,
+    can_promote,
+    id_field,
+    vector_column,
+)
+
+SPOOL_AFTER_BYTES: Final = 128 << 20
+_EXACT_INT: Final = 1 << 53
+_UUID_PATTERN: Final = "^[0-9a-f]{8}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{12}$"
+_MISSING: Final = object()
+
+_SIMPLE: Final = {pa.string(): str, pa.int64(): int, pa.float64(): float, pa.bool_(): bool}
+
+PointId = int | str | uuid.UUID
+
+
+@dataclass(frozen=True, slots=True)
+class Point:
+    """One point, as Qdrant shapes it."""
+
+    id: PointId | None
+    """An unsigned integer, a UUID or a string; None lets the collection make a UUID."""
+    vector: Any = None
+    """A vector, or a dict of named ones."""
+    payload: Mapping[str, Any] | None = None
+    """JSON values by key."""
+
+
+@dataclass(frozen=True, slots=True)
+class Id:
+    """Names a stored point where a vector could stand: `search(Id(42))`."""
+
+    value: PointId
+
+
+@dataclass(slots=True, kw_only=True)
+class RawBatch:
+    """Some points before any check: what the adapters of `frames.py` yield."""
+
+    length: int
+    ids: Any = None
+    """An Arrow array, a NumPy array or a list; None where the points bring no ids."""
+    vectors: dict[str, Any] = field(default_factory=dict)
+    """Vector name to an Arrow array, a 2-D array, or a list of vectors and None."""
+    columns: dict[str, pa.Array] = field(default_factory=dict)
+    """Typed payload."""
+    rows: Sequence[Mapping[str, Any]] | None = None
+    """JSON payload, one mapping a point; instead of `columns`."""
+    extra: pa.Array | None = None
+    """JSON text of further keys, as collections give it out."""
+
+
+# --------------------------------------------------------------------------- ids
+
+
+def fit_ids(values: Any, id_type: IdType | None, *, where: str) -> tuple[pa.Array, IdType]:
+    """Return ids as they are stored, and the id type that they decided or kept.
+
+    Args:
+        values: An Arrow or NumPy array, or a sequence of int, str and UUID.
+        id_type: The collection's; None lets the values decide.
+        where: Names the collection in errors.
+
+    Raises:
+        InvalidIdError: An id is missing, negative, or of another type than the collection's.
+    """
+    array = values if isinstance(values, pa.Array) else _id_array(values, where=where)
+    if array.null_count:
+        at = int(np.flatnonzero(array.is_null().to_numpy(zero_copy_only=False))[0])
+        raise InvalidIdError(f"point {at} of the batch has no id; {where} needs one for each point")
+    if pa.types.is_dictionary(array.type):
+        array = array.dictionary_decode()
+    if pa.types.is_integer(array.type):
+        if len(array) and pa.types.is_signed_integer(array.type):
+            smallest = pc.min(array).as_py()
+            if smallest < 0:
+                raise InvalidIdError(f"id {smallest} is negative; {where} takes ids from 0 to 2^64-1")
+        return _integer_ids(array, id_type, where=where)
+    if _is_text(array.type):
+        return _text_ids(array.cast(pa.string()), id_type, where=where)
+    if (pa.types.is_fixed_size_binary(array.type) and array.type.byte_width == 16) or (
+        getattr(array.type, "extension_name", "") == "arrow.uuid"
+    ):
+        texts = pa.array([str(v if isinstance(v, uuid.UUID) else uuid.UUID(bytes=v)) for v in array.to_pylist()])
+        return _text_ids(texts, id_type, where=where)
+    raise InvalidIdError(
+        f"ids have type {array.type}; {where} takes {_describe(id_type)}",
+        hint="cast the column, or name another with id=…",
+    )
+
+
+def _describe(id_type: IdType | None) -> str:
+    return {
+        None: "unsigned integers, UUIDs or strings",
+        "uint64": "unsigned integers",
+        "uuid": "UUIDs",
+        "string": "strings",
+        "mixed": "unsigned integers and UUIDs",
+    }[id_type]
+
+
+def _id_array(values: Any, *, where: str) -> pa.Array:
+    if isinstance(values, np.ndarray):
+        if values.dtype.kind in "iuUS":
+            return pa.array(values)
+        values = values.tolist()
+    out: list[Any] = []
+    kinds = set(map(type, values))
+    if kinds <= {int}:
+        try:
+            return pa.array(values, pa.uint64())
+        except (OverflowError, pa.ArrowInvalid):
+            bad = next(v for v in values if not 0 <= v < 1 << 64)
+            raise InvalidIdError(f"id {bad} is out of range; ids go from 0 to 2^64-1") from None
+    if kinds <= {str}:
+        return pa.array(values, pa.string())
+    for value in values:
+        if isinstance(value, bool) or not isinstance(value, int | str | uuid.UUID | np.integer):
+            raise InvalidIdError(
+                f"id {value!r} is of type {type(value).__name__}; {where} takes integers, UUIDs or strings"
+            )
+        if isinstance(value, int | np.integer) and not 0 <= value < 1 << 64:
+            raise InvalidIdError(f"id {value} is out of range; ids go from 0 to 2^64-1")
+        out.append(value)
+    if all(isinstance(v, int | np.integer) for v in out):
+        return pa.array([int(v) for v in out], pa.uint64())
+    if any(isinstance(v, int | np.integer) for v in out):
+        # Mixed: UUIDs must be UUIDs here, or 12 and "12" would be one point.
+        for v in out:
+            if isinstance(v, str):
+                _canonical_uuid(v, where=where)
+    return pa.array([str(v).lower() if isinstance(v, uuid.UUID) else str(v) for v in out], pa.string())
+
+
+def _integer_ids(array: pa.Array, id_type: IdType | None, *, where: str) -> tuple[pa.Array, IdType]:
+    if id_type in (None, "uint64"):
+        return array.cast(pa.uint64()), "uint64"
+    if id_type == "mixed":
+        return array.cast(pa.string()), "mixed"
+    first = array[0].as_py() if len(array) else "?"
+    raise InvalidIdError(f"id {first} is an integer; {where} has {_describe(id_type)} as ids")
+
+
+def _text_ids(array: pa.Array, id_type: IdType | None, *, where: str) -> tuple[pa.Array, IdType]:
+    if id_type == "uint64":
+        first = array[0].as_py() if len(array) else "?"
+        raise InvalidIdError(
+            f"id {first!r} is a string; {where} has unsigned integers as ids",
+            hint="create the collection with id_type='mixed' to hold integers and UUIDs",
+        )
+    if id_type == "string":
+        _refuse_empty(array, where=where)
+        return array, "string"
+    if pc.all(pc.match_substring_regex(array, _UUID_PATTERN)).as_py() in (True, None):
+        return array, id_type or "uuid"
+    if id_type is None:
+        digits = pc.match_substring_regex(array, "^[0-9]+$")
+        try:
+            fitted = pa.array([_canonical_uuid(v, where=where) for v in array.to_pylist()], pa.string())
+        except InvalidIdError:
+            _refuse_empty(array, where=where)
+            others = array.filter(pc.invert(digits))
+            if len(others) and len(others) < len(array) and pc.all(
+                pc.match_substring_regex(others, _UUID_PATTERN)
+            ).as_py():
+                return array, "mixed"
+            return array, "string"
+        return fitted, "uuid"
+    return (
+        pa.array([_canonical(v, mixed=id_type == "mixed", where=where) for v in array.to_pylist()], pa.string()),
+        id_type,
+    )
+
+
+def _refuse_empty(array: pa.Array, *, where: str) -> None:
+    if pc.any(pc.equal(array, "")).as_py():
+        raise InvalidIdError(f"an id is the empty string; {where} needs one for each point")
+
+
+def _canonical_uuid(text: str, *, where: str) -> str:
+    try:
+        return str(uuid.UUID(text))
+    except ValueError:
+        raise InvalidIdError(f"id {text!r} is not a UUID; {where} has UUIDs as ids") from None
+
+
+def _canonical(text: str, *, mixed: bool, where: str) -> str:
+    if mixed and text.isascii() and text.isdigit() and len(text) < 32:
+        number = int(text)
+        if number >= 1 << 64:
+            raise InvalidIdError(f"id {text} is out of range; integer ids go from 0 to 2^64-1")
+        return str(number)
+    return _canonical_uuid(text, where=where)
+
+
+def decode_ids(array: pa.Array | pa.ChunkedArray, id_type: IdType | None) -> list[int | str]:
+    """Return stored ids as the Python values that users gave."""
+    values = array.to_pylist()
+    if id_type == "mixed":
+        return [int(v) if v.isdigit() else v for v in values]
+    return cast("list[int | str]", values)
+
+
+# ----------------------------------------------------------------------- vectors
+
+
+def fit_vectors(
+    values: Any, name: str, params: VectorParams, *, ids: pa.Array | None, where: str
+) -> tuple[pa.Array, bool]:
+    """Return vectors as they are stored, and whether one of them is all zeros.
+
+    Args:
+        values: `[n, size]` array, Arrow list array, or a list of vectors and None.
+        name: The vector's name, for errors.
+        params: Its declaration.
+        ids: Stored ids, to name the point at fault.
+        where: Names the collection in errors.
+
+    Raises:
+        InvalidVectorError: A size differs, a value is NaN, infinite or does not fit the datatype.
+    """
+    label = repr(name or "vector")
+
+    def fail(row: int, found: str) -> InvalidVectorError:
+        point = ids[row].as_py() if ids is not None and row < len(ids) else row
+        return InvalidVectorError(
+            f"vector {label} of point {point!r} {found}; {where} declares "
+            f"{params.size} {params.datatype} components",
+            hint="nothing was written",
+        )
+
+    flat, valid, length = _flatten(values, params, fail)
+    matrix = flat.reshape(-1, params.size)
+    zeros = _check(matrix, valid, params, fail)
+    target = np.float32 if params.datatype == "float32" else np.float16
+    if matrix.dtype != target:
+        with np.errstate(over="ignore", invalid="ignore"):
+            cast_flat = matrix.astype(target)
+        bad = ~np.isfinite(cast_flat).all(axis=1)
+        if bad.any():
+            raise fail(_stored_row(int(np.flatnonzero(bad)[0]), valid), "does not fit the datatype")
+        matrix = cast_flat
+    if valid is None or valid.all():
+        child = pa.array(np.ascontiguousarray(matrix).reshape(-1), params.element)
+        return pa.FixedSizeListArray.from_arrays(child, params.size), zeros
+    full = np.zeros((length, params.size), target)
+    full[valid] = matrix
+    child = pa.array(full.reshape(-1), params.element)
+    return (
+        pa.FixedSizeListArray.from_arrays(child, params.size, mask=pa.array(~valid)),
+        zeros,
+    )
+
+
+def _stored_row(row: int, valid: np.ndarray | None) -> int:
+    return row if valid is None else int(np.flatnonzero(valid)[row])
+
+
+def _flatten(values: Any, params: VectorParams, fail: Any) -> tuple[np.ndarray, np.ndarray | None, int]:
+    """Return components of the vectors that are there, which are, and how many places there are."""
+    if isinstance(values, np.ndarray) and values.dtype != object:
+        if values.ndim != 2:
+            raise InvalidVectorError(f"vectors come as an array of shape {values.shape}; [n, size] is needed")
+        if len(values) and values.shape[1] != params.size:
+            raise fail(0, f"has size {values.shape[1]}")
+        if values.dtype.kind not in "fiu":
+            raise fail(0, f"has components of type {values.dtype}")
+        return values.reshape(-1), None, len(values)
+    if isinstance(values, pa.Array):
+        return _flatten_arrow(values, params, fail)
+    sizes = [-1 if v is None else _length(v, row, fail) for row, v in enumerate(values)]
+    for row, size in enumerate(sizes):
+        if size not in (-1, params.size):
+            raise fail(row, f"has size {size}")
+    present = [v for v in values if v is not None]
+    valid = None if len(present) == len(sizes) else np.array([s >= 0 for s in sizes])
+    try:
+        flat = np.asarray(present)
+    except ValueError:
+        raise fail(0, "is not a list of numbers") from None
+    if flat.size == 0:
+        flat = np.zeros(0, np.float32)
+    if flat.dtype.kind not in "fiu":
+        row = next((r for r, v in enumerate(present) if np.asarray(v).dtype.kind not in "fiu"), 0)
+        raise fail(_stored_row(row, valid), "is not a list of numbers")
+    return flat.reshape(-1), valid, len(sizes)
+
+
+def _length(value: Any, row: int, fail: Any) -> int:
+    try:
+        return len(value)
+    except TypeError:
+        raise fail(row, f"is of type {type(value).__name__}") from None
+
+
+def _flatten_arrow(
+    values: pa.Array, params: VectorParams, fail: Any
+) -> tuple[np.ndarray, np.ndarray | None, int]:
+    if isinstance(values, pa.ExtensionArray):
+        values = values.storage
+    kind = values.type
+    if not (
+        pa.types.is_fixed_size_list(kind)
+        or pa.types.is_list(kind)
+        or pa.types.is_large_list(kind)
+        or pa.types.is_list_view(kind)
+        or pa.types.is_large_list_view(kind)
+    ) or not (pa.types.is_floating(kind.value_type) or pa.types.is_integer(kind.value_type)):
+        if pa.types.is_null(kind):
+            return np.zeros(0, np.float32), np.zeros(len(values), bool), len(values)
+        raise fail(0, f"comes from a column of type {kind}")
+    valid = None
+    if values.null_count:
+        valid = values.is_valid().to_numpy(zero_copy_only=False)
+    if pa.types.is_fixed_size_list(kind):
+        if kind.list_size != params.size and len(values) > values.null_count:
+            raise fail(_stored_row(0, valid), f"has size {kind.list_size}")
+        present = values if valid is None else values.drop_null()
+    else:
+        present = values if valid is None else values.drop_null()
+        sizes = pc.list_value_length(present).to_numpy(zero_copy_only=False)
+        wrong = np.flatnonzero(sizes != params.size)
+        if len(wrong):
+            raise fail(_stored_row(int(wrong[0]), valid), f"has size {int(sizes[wrong[0]])}")
+    flat = present.flatten()
+    if flat.null_count:
+        at = int(np.flatnonzero(flat.is_null().to_numpy(zero_copy_only=False))[0]) // params.size
+        raise fail(_stored_row(at, valid), "holds a null component")
+    return flat.to_numpy(zero_copy_only=False), valid, len(values)
+
+
+def _check(matrix: np.ndarray, valid: np.ndarray | None, params: VectorParams, fail: Any) -> bool:
+    """Refuse what is not finite or out of range; return whether a vector is all zeros."""
+    if not len(matrix):
+        return False
+    if params.datatype in ("uint8", "int8"):
+        low, high = (0, 255) if params.datatype == "uint8" else (-128, 127)
+        with np.errstate(invalid="ignore"):
+            bad = ((matrix < low) | (matrix > high) | (matrix != np.rint(matrix))).any(axis=1)
+        if bad.any():
+            raise fail(
+                _stored_row(int(np.flatnonzero(bad)[0]), valid),
+                f"holds a value that is not an integer of {low} to {high}",
+            )
+    zeros = False
+    for start in range(0, len(matrix), 8192):
+        part = matrix[start : start + 8192]
+        if part.dtype.kind != "f":
+            zeros = zeros or not part.any(axis=1).all()
+            continue
+        if part.dtype == np.float16:
+            part = part.astype(np.float32)
+        # One pass answers both questions: a sum of squares is finite unless a component is not (or it
+        # overflows, which the second look settles), and zero only if all are (or it underflows).
+        with np.errstate(over="ignore", invalid="ignore", under="ignore"):
+            squares = np.einsum("ij,ij->i", part, part)
+        suspect = np.flatnonzero(~np.isfinite(squares))
+        if len(suspect):
+            bad = ~np.isfinite(part[suspect]).all(axis=1)
+            if bad.any():
+                row = int(suspect[np.flatnonzero(bad)[0]])
+                what = "NaN" if np.isnan(part[row]).any() else "infinity"
+                raise fail(_stored_row(start + row, valid), f"holds {what}")
+        if params.metric is Distance.COSINE and not squares.all():
+            # Lance's cosine drops a vector whose squares underflow as it drops a zero one.
+            zeros = True
+    return bool(zeros)
+
+
+# ----------------------------------------------------------------------- payload
+
+
+def plain_type(kind: pa.DataType) -> pa.DataType | None:
+    """Return the type that a column of `kind` is stored with; None if it cannot be one."""
+    if pa.types.is_dictionary(kind):
+        return plain_type(kind.value_type)
+    if kind == pa.string_view():
+        return pa.string()
+    if kind == pa.binary_view():
+        return pa.binary()
+    if pa.types.is_list_view(kind) or pa.types.is_list(kind):
+        inner = plain_type(kind.value_type)
+        return None if inner is None else pa.list_(inner)
+    if pa.types.is_large_list_view(kind) or pa.types.is_large_list(kind):
+        inner = plain_type(kind.value_type)
+        return None if inner is None else pa.large_list(inner)
+    if pa.types.is_run_end_encoded(kind):
+        return plain_type(kind.value_type)
+    if pa.types.is_null(kind) or pa.types.is_union(kind):
+        return None
+    return kind
+
+
+def json_text(value: Any, *, key: str, where: str) -> str:
+    """Return the compact JSON of a payload value."""
+    try:
+        text = json.dumps(value, separators=(",", ":"), ensure_ascii=False, allow_nan=False, default=_json_default)
+        text.encode()
+    except (TypeError, ValueError) as exc:
+        raise InvalidInputError(
+            f"payload key {key!r} of a point of {where} holds a value that JSON cannot: {exc}"
+        ) from None
+    return text
+
+
+def _json_default(value: Any) -> Any:
+    if isinstance(value, np.generic):
+        return value.item()
+    if isinstance(value, np.ndarray):
+        return value.tolist()
+    if isinstance(value, datetime | date):
+        return value.isoformat()
+    if isinstance(value, uuid.UUID):
+        return str(value)
+    if isinstance(value, tuple | set | frozenset):
+        return list(value)
+    raise TypeError(f"{type(value).__name__} is not JSON")
+
+
+def _kind(value: Any) -> pa.DataType | None:
+    """Return the column type that a JSON value alone would ask for; None if it must live in `_extra`."""
+    if isinstance(value, bool):
+        return pa.bool_()
+    if isinstance(value, int):
+        return pa.int64() if -(1 << 63) <= value < 1 << 63 else None
+    if isinstance(value, float):
+        return pa.float64()
+    if isinstance(value, str):
+        return pa.string()
+    if isinstance(value, datetime):
+        return pa.timestamp("us", tz="UTC" if value.tzinfo else None)
+    if isinstance(value, date):
+        return pa.date32()
+    if isinstance(value, list) and value:
+        kinds = {_kind(v) for v in value}
+        if len(kinds) == 1:
+            inner = kinds.pop()
+            if inner is not None and not pa.types.is_list(inner):
+                return pa.list_(inner)
+    return None
+
+
+def _gives_back(value: Any, column: PayloadColumn) -> bool:
+    """Return whether the column returns exactly this JSON value."""
+    kind = column.type
+    if isinstance(value, bool):
+        return bool(pa.types.is_boolean(kind))
+    if isinstance(value, int):
+        if column.json_number:
+            return abs(value) <= _EXACT_INT
+        if not pa.types.is_integer(kind):
+            return False
+        bits = kind.bit_width
+        low, high = (-(1 << bits - 1), 1 << bits - 1) if pa.types.is_signed_integer(kind) else (0, 1 << bits)
+        return bool(low <= value < high)
+    if isinstance(value, float):
+        if column.json_number:
+            return not value.is_integer()
+        if kind == pa.float64():
+            return True
+        if kind == pa.float32():
+            with np.errstate(over="ignore"):
+                return bool(np.float32(value) == value or math.isnan(value))
+        return False
+    if isinstance(value, str):
+        return bool(pa.types.is_string(kind) or pa.types.is_large_string(kind))
+    if isinstance(value, list):
+        if not (pa.types.is_list(kind) or pa.types.is_large_list(kind)):
+            return False
+        inner = PayloadColumn(name=column.name, type=kind.value_type)
+        return all(v is None or (not isinstance(v, list | dict) and _gives_back(v, inner)) for v in value)
+    if isinstance(value, datetime):
+        return bool(pa.types.is_timestamp(kind)) and (value.tzinfo is None) == (kind.tz is None)
+    if isinstance(value, date):
+        return bool(pa.types.is_date32(kind))
+    if isinstance(value, dict):
+        return False
+    try:
+        return bool(pa.scalar(value, kind).as_py() == value)
+    except (pa.ArrowInvalid, pa.ArrowTypeError, pa.ArrowNotImplementedError, TypeError, ValueError):
+        return False
+
+
+def _best(value: Any, column: PayloadColumn) -> Any:
+    """Return what the column shows to SQL for a value that it cannot give back."""
+    if column.type == pa.float64() and isinstance(value, int | float) and not isinstance(value, bool):
+        try:
+            return float(value)
+        except OverflowError:
+            return None
+    return None
+
+
+# ------------------------------------------------------------------------ buffer
+
+
+@dataclass(slots=True, kw_only=True)
+class Evolution:
+    """What a commit of points asks of the schema first."""
+
+    id_type: IdType | None = None
+    """Set when the points decided the id type."""
+    add: list[PayloadColumn] = field(default_factory=list)
+    widen: list[PayloadColumn] = field(default_factory=list)
+    """Columns by the type they must get."""
+    extra_keys: set[str] = field(default_factory=set)
+    """Keys that `_extra` holds for the first time."""
+    zero_vectors: set[str] = field(default_factory=set)
+    """Cosine vectors that hold an all-zero vector for the first time."""
+
+    def __bool__(self) -> bool:
+        return bool(
+            self.id_type or self.add or self.widen or self.extra_keys or self.zero_vectors
+        )
+
+
+class PointBuffer:
+    """Validated points, fitted to one schema, ready to be merged as one commit."""
+
+    def __init__(
+        self,
+        schema: CollectionSchema,
+        *,
+        where: str,
+        partial: bool = False,
+        reject_duplicates: bool = False,
+    ) -> None:
+        """Start an empty buffer.
+
+        Args:
+            schema: The collection's schema at the version the points will meet.
+            where: Names the collection in errors, such as `collection 'books'`.
+            partial: Points are patches: only the columns they bring are written.
+            reject_duplicates: An id twice is an error (insert), not last-wins (upsert).
+        """
+        self._schema = schema
+        self._where = where
+        self._partial = partial
+        self._reject_duplicates = reject_duplicates
+        self._id_type = schema.id_type
+        self._columns: dict[str, PayloadColumn] = dict(schema.payload)
+        self._folded = {name.lower() for name in (*schema.payload, *(vector_column(n) for n in schema.vectors))}
+        self._spool = _Spool()
+        self._ids: list[pa.Array] = []
+        self._keep: list[np.ndarray | None] | None = None
+        self.extra_keys: set[str] = set()
+        self.zero_vectors: set[str] = set()
+        self.rows_in = 0
+
+    # -- filling
+
+    def add(self, raw: RawBatch) -> None:
+        """Check and keep one batch."""
+        if raw.length == 0:
+            return
+        ids = self._fit_ids(raw)
+        arrays: dict[str, pa.Array] = {"id": ids}
+        for name, values in raw.vectors.items():
+            if name not in self._schema.vectors:
+                raise UnknownNameError(
+                    f"vector {name or 'vector'!r} is not declared in {self._where}",
+                    hint=did_you_mean(name, [n or "vector" for n in self._schema.vectors], what="vectors"),
+                )
+            params = self._schema.vectors[name]
+            array, zeros = fit_vectors(values, name, params, ids=ids, where=self._where)
+            if len(array) != raw.length:
+                raise InvalidInputError(f"{raw.length} points come with {len(array)} vectors {name or 'vector'!r}")
+            arrays[vector_column(name)] = array
+            if zeros:
+                self.zero_vectors.add(name)
+        extra: dict[int, dict[str, Any]] = {}
+        if raw.extra is not None:
+            self._take_extra(raw.extra, extra)
+        if raw.rows is not None:
+            self._fit_rows(raw.rows, arrays, extra)
+        else:
+            for name, column in raw.columns.items():
+                self._fit_column(name, column, arrays, extra)
+        if extra:
+            self._write_extra(raw.length, extra, arrays)
+        self.rows_in += raw.length
+        self._ids.append(ids)
+        self._spool.append(pa.RecordBatch.from_arrays(list(arrays.values()), list(arrays)))
+
+    def _fit_ids(self, raw: RawBatch) -> pa.Array:
+        if raw.ids is None:
+            if self._id_type == "uint64":
+                raise InvalidIdError(
+                    f"the points bring no ids; {self._where} has unsigned integers as ids",
+                    hint="give each point an 'id', or name its column with id=…",
+                )
+            self._id_type = self._id_type or "uuid"
+            return pa.array([str(uuid.uuid4()) for _ in range(raw.length)], pa.string())
+        ids, id_type = fit_ids(raw.ids, self._id_type, where=self._where)
+        if len(ids) != raw.length:
+            raise InvalidInputError(f"{len(ids)} ids come with {raw.length} points")
+        self._id_type = id_type
+        return ids
+
+    def _take_extra(self, texts: pa.Array, extra: dict[int, dict[str, Any]]) -> None:
+        for row, text in enumerate(texts.to_pylist()):
+            if text:
+                try:
+                    value = json.loads(text)
+                except ValueError as exc:
+                    raise InvalidInputError(f"column {EXTRA!r} of point {row} is not JSON: {exc}") from None
+                if not isinstance(value, dict):
+                    raise InvalidInputError(f"column {EXTRA!r} of point {row} is not a JSON object")
+                extra.setdefault(row, {}).update(value)
+
+    def _write_extra(
+        self, length: int, extra: dict[int, dict[str, Any]], arrays: dict[str, pa.Array]
+    ) -> None:
+        texts: list[str | None] = [None] * length
+        for row, values in extra.items():
+            parts = [
+                f"{json.dumps(key, ensure_ascii=False)}:{json_text(v, key=key, where=self._where)}"
+                for key, v in values.items()
+            ]
+            texts[row] = "{" + ",".join(parts) + "}"
+            self.extra_keys.update(values)
+        try:
+            arrays[EXTRA] = pa.array(texts, pa.string())
+        except (UnicodeEncodeError, pa.ArrowInvalid) as exc:
+            raise InvalidInputError(f"a payload key of {self._where} is not valid Unicode: {exc}") from None
+
+    def _promote(self, name: str, kind: pa.DataType, *, number: bool = False) -> PayloadColumn | None:
+        """Make a column for a new key, unless its name or their number forbids it."""
+        if not can_promote(name) or name.lower() in self._folded or len(self._columns) >= MAX_PROMOTED:
+            return None
+        column = PayloadColumn(name=name, type=kind, json_number=number)
+        self._columns[name] = column
+        self._folded.add(name.lower())
+        return column
+
+    # -- JSON payload
+
+    def _fit_rows(
+        self,
+        rows: Sequence[Mapping[str, Any]],
+        arrays: dict[str, pa.Array],
+        extra: dict[int, dict[str, Any]],
+    ) -> None:
+        keys: dict[str, None] = {}
+        for row in rows:
+            keys.update(dict.fromkeys(row))
+        for key in keys:
+            if not isinstance(key, str):
+                raise InvalidInputError(f"payload key {key!r} is of type {type(key).__name__}; keys are strings")
+            values = [row.get(key, _MISSING) for row in rows]
+            self._fit_values(key, values, arrays, extra)
+
+    def _fit_values(
+        self, key: str, values: list[Any], arrays: dict[str, pa.Array], extra: dict[int, dict[str, Any]]
+    ) -> None:
+        kinds = set(map(type, values))
+        if any(issubclass(k, np.generic | np.ndarray | tuple | uuid.UUID) for k in kinds):
+            values = [_plain(v) for v in values]
+            kinds = set(map(type, values))
+        kinds.discard(object)
+        if type(None) in kinds:
+            for row, value in enumerate(values):
+                if value is None:
+                    extra.setdefault(row, {})[key] = None
+        column = self._columns.get(key)
+        if column is None:
+            column = self._column_for(key, values)
+        elif pa.types.is_integer(column.type) and float in kinds:
+            column = self._widen_to_number(column)
+        if column is None:
+            for row, value in enumerate(values):
+                if value is not _MISSING:
+                    extra.setdefault(row, {})[key] = value
+            return
+        out: list[Any] = []
+        simple = _SIMPLE.get(column.type) if not column.json_number else None
+        if simple is not None and kinds <= {simple}:
+            # Every value is of the one Python type that the column gives back: no look at each.
+            out = [None if v is _MISSING else v for v in values] if _MISSING in values else values
+            try:
+                arrays[key] = pa.array(out, column.type)
+            except (OverflowError, pa.ArrowInvalid, UnicodeEncodeError):
+                out = []
+            else:
+                return
+        for row, value in enumerate(values):
+            if value is _MISSING or value is None:
+                out.append(None)
+            elif _gives_back(value, column):
+                out.append(value)
+            else:
+                extra.setdefault(row, {})[key] = value
+                out.append(_best(value, column))
+        try:
+            arrays[key] = pa.array(out, column.type)
+        except (UnicodeEncodeError, pa.ArrowInvalid) as exc:
+            raise InvalidInputError(f"payload key {key!r} of {self._where} cannot be stored: {exc}") from None
+
+    def _column_for(self, key: str, values: list[Any]) -> PayloadColumn | None:
+        counts: dict[pa.DataType, int] = {}
+        for value in values:
+            if value is _MISSING or value is None:
+                continue
+            kind = _kind(value)
+            if kind is not None:
+                counts[kind] = counts.get(kind, 0) + 1
+        if not counts:
+            return None
+        if set(counts) == {pa.int64(), pa.float64()}:
+            return self._promote(key, pa.float64(), number=True)
+        return self._promote(key, max(counts, key=lambda k: counts[k]))
+
+    def _widen_to_number(self, column: PayloadColumn) -> PayloadColumn:
+        wider = replace(column, type=pa.float64(), json_number=True)
+        self._columns[column.name] = wider
+        return wider
+
+    # -- typed payload
+
+    def _fit_column(
+        self, name: str, values: pa.Array, arrays: dict[str, pa.Array], extra: dict[int, dict[str, Any]]
+    ) -> None:
+        if pa.types.is_null(values.type):
+            return
+        kind = plain_type(values.type)
+        if kind is not None and kind != values.type:
+            values = values.dictionary_decode() if pa.types.is_dictionary(values.type) else values
+            values = values.cast(kind)
+        column = self._columns.get(name)
+        if column is None and kind is not None:
+            column = self._promote(name, kind)
+        if column is not None and kind is not None:
+            fitted = self._cast_to(values, column)
+            if fitted is not None:
+                arrays[name] = fitted
+                return
+            column = self._columns[name]
+        nulls = values.is_null().to_pylist() if values.null_count else None
+        listed = values.to_pylist()
+        self._fit_values(
+            name,
+            [_MISSING if nulls and nulls[i] else v for i, v in enumerate(listed)],
+            arrays,
+            extra,
+        )
+
+    def _cast_to(self, values: pa.Array, column: PayloadColumn) -> pa.Array | None:
+        """Return typed values as the column's type, widening the column if need be; None if neither can."""
+        have, want = values.type, column.type
+        if have == want and not column.json_number:
+            return values
+        ints = pa.types.is_integer(have)
+        floats = pa.types.is_floating(have)
+        if column.json_number:
+            return None
+        if ints and pa.types.is_integer(want):
+            try:
+                return values.cast(want)
+            except pa.ArrowInvalid:
+                wider = pa.uint64() if pa.types.is_unsigned_integer(have) else pa.int64()
+                if want in (wider, pa.uint64()):
+                    return None
+                self._columns[column.name] = replace(column, type=wider)
+                return values.cast(wider)
+        if floats and pa.types.is_floating(want):
+            if have.bit_width > want.bit_width:
+                self._columns[column.name] = replace(column, type=have)
+                return values
+            return values.cast(want)
+        text = (pa.types.is_string, pa.types.is_large_string)
+        if any(t(have) for t in text) and any(t(want) for t in text):
+            return values.cast(want)
+        if pa.types.is_timestamp(have) and pa.types.is_timestamp(want) and (have.tz is None) == (want.tz is None):
+            try:
+                return values.cast(want)
+            except pa.ArrowInvalid:
+                return None
+        return None
+
+    # -- reading
+
+    @property
+    def id_type(self) -> IdType | None:
+        """The id type that the points brought or met."""
+        return self._id_type
+
+    def __len__(self) -> int:
+        """Return how many points will be written: duplicates count once."""
+        self._deduplicate()
+        assert self._keep is not None
+        return sum(
+            len(ids) if keep is None else int(keep.sum())
+            for ids, keep in zip(self._ids, self._keep, strict=True)
+        )
+
+    def ids(self) -> pa.ChunkedArray:
+        """Return the stored ids of all points that will be written."""
+        self._deduplicate()
+        assert self._keep is not None
+        chunks = [
+            ids if keep is None else ids.filter(pa.array(keep))
+            for ids, keep in zip(self._ids, self._keep, strict=True)
+        ]
+        return pa.chunked_array(chunks, chunks[0].type if chunks else pa.uint64())
+
+    def evolution(self, schema: CollectionSchema, *, known_extra: Iterable[str], known_zero: Iterable[str]) -> Evolution:
+        """Return what must change in `schema` (the latest one) before these points fit."""
+        out = Evolution()
+        if schema.id_type is None:
+            out.id_type = self._id_type
+        elif self._id_type != schema.id_type and self.rows_in:
+            raise InvalidIdError(
+                f"the points bring ids of type {self._id_type}; {self._where} has {_describe(schema.id_type)}"
+            )
+        for name, column in self._columns.items():
+            have = schema.payload.get(name)
+            if have is None:
+                if name not in self._schema.payload:
+                    out.add.append(column)
+            elif (have.type, have.json_number) != (column.type, column.json_number):
+                wider = _wider(have, column)
+                if wider != have:
+                    out.widen.append(wider)
+        out.extra_keys = self.extra_keys - set(known_extra)
+        out.zero_vectors = self.zero_vectors - set(known_zero)
+        return out
+
+    def conforms(self, schema: CollectionSchema) -> bool:
+        """Return whether the points can be cast to `schema` without a second look at their payload."""
+        for name, column in self._columns.items():
+            have = schema.payload.get(name)
+            if have is None:
+                if name not in self._schema.payload:
+                    return False
+            elif have != column and not _castable(column, have):
+                return False
+        return True
+
+    def batches(self, schema: CollectionSchema) -> pa.RecordBatchReader:
+        """Return the points as one stream in the collection's schema; can be called again."""
+        self._deduplicate()
+        target = self._target(schema)
+        return pa.RecordBatchReader.from_batches(target, self._iterate(target, schema))
+
+    def _target(self, schema: CollectionSchema) -> pa.Schema:
+        assert schema.id_type is not None
+        if not self._partial:
+            return replace(schema, id_type=schema.id_type).to_arrow().remove_metadata()
+        fields = [id_field(schema.id_type)]
+        names = self._spool.names()
+        fields += [
+            pa.field(vector_column(n), p.arrow_type)
+            for n, p in schema.vectors.items()
+            if vector_column(n) in names
+        ]
+        fields += [c.to_field() for c in schema.payload.values() if c.name in names]
+        if EXTRA in names:
+            fields.append(pa.field(EXTRA, pa.string()))
+        return pa.schema(fields)
+
+    def _iterate(self, target: pa.Schema, schema: CollectionSchema) -> Iterator[pa.RecordBatch]:
+        assert self._keep is not None
+        for batch, keep in zip(self._spool, self._keep, strict=True):
+            kept = batch if keep is None else batch.filter(pa.array(keep))
+            yield _conform(kept, target)
+
+    def _deduplicate(self) -> None:
+        if self._keep is not None and len(self._keep) == len(self._ids):
+            return
+        self._keep = [None] * len(self._ids)
+        if not self._ids:
+            return
+        everything = self._ids[0] if len(self._ids) == 1 else pa.concat_arrays(self._ids)
+        if pc.count_distinct(everything).as_py() == len(everything):
+            return
+        codes = everything.dictionary_encode().indices.to_numpy(zero_copy_only=False)
+        last = np.zeros(len(codes), bool)
+        _, first_reversed = np.unique(codes[::-1], return_index=True)
+        last[len(codes) - 1 - first_reversed] = True
+        if self._reject_duplicates:
+            twice = everything[int(np.flatnonzero(~last)[0])].as_py()
+            raise PointExistsError(
+                f"id {twice!r} stands twice in the points to insert into {self._where}",
+                hint="upsert keeps the last of them",
+            )
+        start = 0
+        for i, ids in enumerate(self._ids):
+            part = last[start : start + len(ids)]
+            start += len(ids)
+            self._keep[i] = None if part.all() else part
+
+    def close(self) -> None:
+        """Remove the spool file."""
+        self._spool.close()
+
+
+def _plain(value: Any) -> Any:
+    if isinstance(value, np.generic):
+        return value.item()
+    if isinstance(value, np.ndarray):
+        return value.tolist()
+    if isinstance(value, tuple):
+        return list(value)
+    if isinstance(value, uuid.UUID):
+        return str(value)
+    return value
+
+
+def _castable(have: PayloadColumn, want: PayloadColumn) -> bool:
+    if have.type == want.type:
+        return have.json_number == want.json_number
+    if want.json_number:
+        return bool(pa.types.is_integer(have.type) and have.type.bit_width <= 32)
+    both_int = pa.types.is_integer(have.type) and pa.types.is_integer(want.type)
+    both_float = pa.types.is_floating(have.type) and pa.types.is_floating(want.type)
+    return bool((both_int or both_float) and have.type.bit_width <= want.type.bit_width)
+
+
+def _wider(have: PayloadColumn, want: PayloadColumn) -> PayloadColumn:
+    """Return the column that holds the values of both, or `have` where none does."""
+    if want.json_number and pa.types.is_integer(have.type):
+        return want
+    if _castable(have, want) and not want.json_number:
+        return want
+    return have
+
+
+def _conform(batch: pa.RecordBatch, target: pa.Schema) -> pa.RecordBatch:
+    """Return the batch with exactly the target's columns, missing ones null."""
+    arrays = []
+    for f in target:
+        index = batch.schema.get_field_index(f.name)
+        if index < 0:
+            arrays.append(pa.nulls(batch.num_rows, f.type))
+            continue
+        array = batch.column(index)
+        if array.type != f.type and pa.types.is_integer(array.type) and pa.types.is_float64(f.type):
+            batch, array = _number_column(batch, f.name)
+        arrays.append(array if array.type == f.type else array.cast(f.type))
+    at = target.get_field_index(EXTRA)
+    if at >= 0 and batch.schema.get_field_index(EXTRA) >= 0:
+        arrays[at] = batch.column(EXTRA)
+    return pa.RecordBatch.from_arrays(arrays, schema=target)
+
+
+def _number_column(batch: pa.RecordBatch, name: str) -> tuple[pa.RecordBatch, pa.Array]:
+    """Return an int column as float64, with the integers that it cannot hold moved to `_extra`."""
+    array = batch.column(name)
+    wide = array.cast(pa.float64(), safe=False)
+    large = [i for i, v in enumerate(array.to_pylist()) if v is not None and abs(v) > _EXACT_INT]
+    if not large:
+        return batch, wide
+    has_extra = batch.schema.get_field_index(EXTRA) >= 0
+    texts = batch.column(EXTRA).to_pylist() if has_extra else [None] * batch.num_rows
+    for i in large:
+        texts[i] = add_to_extra(texts[i], name, array[i].as_py())
+    columns = {n: batch.column(n) for n in batch.schema.names}
+    columns[EXTRA] = pa.array(texts, pa.string())
+    return pa.RecordBatch.from_arrays(list(columns.values()), list(columns)), wide
+
+
+def add_to_extra(text: str | None, key: str, value: Any) -> str:
+    """Return the `_extra` of a point with one key set."""
+    values = json.loads(text) if text else {}
+    values[key] = value
+    return json.dumps(values, separators=(",", ":"), ensure_ascii=False)
+
+
+class _Spool:
+    """Batches in memory up to a limit, then in a temporary file that disappears with the object."""
+
+    def __init__(self) -> None:
+        self._memory: list[pa.RecordBatch] = []
+        self._bytes = 0
+        self._folder: tempfile.TemporaryDirectory[str] | None = None
+        self._files: list[Path] = []
+        self._names: dict[str, None] = {}
+
+    def names(self) -> Sequence[str]:
+        return list(self._names)
+
+    def append(self, batch: pa.RecordBatch) -> None:
+        self._names.update(dict.fromkeys(batch.schema.names))
+        self._memory.append(batch)
+        self._bytes += batch.nbytes
+        if self._bytes > SPOOL_AFTER_BYTES:
+            self._spill()
+
+    def _spill(self) -> None:
+        if self._folder is None:
+            self._folder = tempfile.TemporaryDirectory(prefix="vecdataset-spool-")
+        for batch in self._memory:
+            path = Path(self._folder.name) / f"{len(self._files):06}.arrow"
+            with pa.OSFile(str(path), "wb") as sink, pa.ipc.new_file(sink, batch.schema) as writer:
+                writer.write_batch(batch)
+            self._files.append(path)
+        self._memory.clear()
+        self._bytes = 0
+
+    def __iter__(self) -> Iterator[pa.RecordBatch]:
+        for path in self._files:
+            with pa.OSFile(str(path), "rb") as source:
+                yield pa.ipc.open_file(source).get_batch(0)
+        yield from self._memory
+
+    def close(self) -> None:
+        self._memory.clear()
+        if self._folder is not None:
+            self._folder.cleanup()
+            self._folder = None
+
+
+Layout = Literal["flat", "qdrant"]
+
+__all__ = [
+    "UNNAMED",
+    "Evolution",
+    "Id",
+    "Layout",
+    "Point",
+    "PointBuffer",
+    "PointId",
+    "RawBatch",
+    "decode_ids",
+    "fit_ids",
+    "fit_vectors",
+    "json_text",
+    "plain_type",
+]
