@@ -39,14 +39,10 @@ def text_table(rows: Iterable[Mapping[str, Any]], *, total: int | None = None) -
     names = names[:MAX_COLUMNS]
     cells = [[cell(row.get(n)) for n in names] for row in rows]
     widths = [max(len(n), *(len(line[i]) for line in cells)) for i, n in enumerate(names)]
-    right = [
-        all(isinstance(row.get(n), int | float) or row.get(n) is None for row in rows) for n in names
-    ]
+    right = [all(isinstance(row.get(n), int | float) or row.get(n) is None for row in rows) for n in names]
 
     def line(values: Sequence[str]) -> str:
-        parts = [
-            v.rjust(w) if r else v.ljust(w) for v, w, r in zip(values, widths, right, strict=True)
-        ]
+        parts = [v.rjust(w) if r else v.ljust(w) for v, w, r in zip(values, widths, right, strict=True)]
         return "  ".join(parts).rstrip()
 
     out = [line(names), "  ".join("─" * w for w in widths), *(line(c) for c in cells)]

@@ -62,7 +62,8 @@ KEEP_VERSIONS: Final = timedelta(days=7)
 SMALL_FRAGMENTS: Final = 32
 _TIERS: Final = (1_024, 32_768, 1_048_576)
 _CLEAN_UP_EVERY: Final = 256
-_RETRIES: Final = 20
+RETRIES: Final = 40
+"""How often a commit that lost a race is tried; with the pauses between, about twenty seconds."""
 
 
 # -------------------------------------------------------------------------- values
@@ -320,33 +321,55 @@ class Table:
             update: Whether ids that are there are replaced; with `insert` alone one of them is
                 an error and nothing is written.
             based_on_reads: The rows were computed from this very version: a concurrent change
-                of the same rows is a conflict, not something to write over.
+                of the same rows is a conflict for the caller, not something to write over.
 
         Raises:
             PointExistsError: `update` is False and an id is there.
             CommitConflictError: Other writers won every retry.
         """
-        base = self if based_on_reads else self.latest()
-        with _translated(self.location):
+        done: dict[str, int] = {}
+
+        def once(base: Table) -> Table:
             # A handle of its own: executing moves it to the new version.
             dataset = base._ds.checkout_version(base.version)  # noqa: SLF001
             builder = dataset.merge_insert("id").use_index(False)
             builder = builder.when_matched_update_all() if update else builder.when_matched_fail()
             if insert:
                 builder = builder.when_not_matched_insert_all()
-            builder = builder.conflict_retries(0 if based_on_reads else _RETRIES)
-            done = builder.execute(source(base))
-            table = Table(_reopened(dataset), self.location)
+            # Lance rebases what did not touch the same rows; the rest starts over here, where the
+            # schema is looked at again, and not in Lance, which would keep a copy of the stream.
+            done.update(builder.conflict_retries(0).execute(source(base)))
+            return Table(_reopened(dataset), self.location)
+
+        if based_on_reads:
+            with _translated(self.location):
+                table = once(self)
+        else:
+            table = self._retried(once)
         return Merged(
             inserted=int(done["num_inserted_rows"]), updated=int(done["num_updated_rows"]), table=table
         )
+
+    def delete_ids(self, ids: pa.Array | pa.ChunkedArray) -> tuple[int, Table]:
+        """Delete rows by stored id on the latest version; return how many, and the new version."""
+        done: dict[str, int] = {}
+
+        def once(base: Table) -> Table:
+            dataset = base._ds.checkout_version(base.version)  # noqa: SLF001
+            builder = dataset.merge_insert("id").use_index(False).when_matched_delete()
+            source = pa.table({"id": ids}, schema=pa.schema([base.schema.field("id")]))
+            done.update(builder.conflict_retries(0).execute(source))
+            return Table(_reopened(dataset), self.location)
+
+        table = self._retried(once)
+        return int(done["num_deleted_rows"]), table
 
     def delete(self, filter: str) -> tuple[int, Table]:
         """Delete the rows that match on the latest version; return how many, and the new version."""
         base = self.latest()
         with _translated(self.location):
             dataset = base._ds.checkout_version(base.version)  # noqa: SLF001
-            done = dataset.delete(filter, conflict_retries=_RETRIES)
+            done = dataset.delete(filter, conflict_retries=RETRIES)
             return int(done["num_deleted_rows"]), Table(_reopened(dataset), self.location)
 
     def change(self, edit: Callable[[lance.LanceDataset], object]) -> Table:
@@ -363,14 +386,14 @@ class Table:
         return self._retried(once)
 
     def _retried(self, once: Callable[[Table], Table]) -> Table:
-        for attempt in range(_RETRIES):
+        for attempt in range(RETRIES):
             try:
                 with _translated(self.location):
                     return once(self.latest())
             except CommitConflictError:
-                if attempt == _RETRIES - 1:
+                if attempt == RETRIES - 1:
                     raise
-                time.sleep(random.uniform(0, 0.01 * 2 ** min(attempt, 6)))  # noqa: S311
+                back_off(attempt)
         raise AssertionError
 
     def add_columns(self, fields: Sequence[pa.Field]) -> Table:
@@ -442,6 +465,20 @@ class Table:
                 dataset.update_config(new)
             if gone:
                 dataset.delete_config_keys(gone)
+
+        return self.change(edit)
+
+    def claim(self, key: str) -> Table:
+        """Remove a config key that must be there: of several that try, one succeeds.
+
+        Raises:
+            CollectionExistsError: Somebody else removed it first.
+        """
+
+        def edit(dataset: lance.LanceDataset) -> None:
+            if key not in dataset.config():
+                raise CollectionExistsError(f"a collection exists already at {self.location.url}")
+            dataset.delete_config_keys([key])
 
         return self.change(edit)
 
@@ -579,6 +616,11 @@ class Table:
         return self.change(lambda dataset: dataset.update_schema_metadata(values))
 
 
+def back_off(attempt: int) -> None:
+    """Wait a random time, longer from try to try, so that two writers do not meet again."""
+    time.sleep(random.uniform(0, 0.01 * 2 ** min(attempt, 7)))  # noqa: S311
+
+
 def _reopened(dataset: lance.LanceDataset) -> lance.LanceDataset:
     # A pinned copy of where the write left its handle: nobody else moves it.
     return dataset.checkout_version(dataset.version)
@@ -626,9 +668,7 @@ def open_table(location: Location, *, version: int | None = None) -> Table:
     if location.remote:
         storage.check_reachable(location)
     with _translated(location, version=version):
-        dataset = lance.dataset(
-            location.uri, version=version, storage_options=dict(location.options) or None
-        )
+        dataset = lance.dataset(location.uri, version=version, storage_options=dict(location.options) or None)
     return Table(dataset, location)
 
 
@@ -664,7 +704,12 @@ def drop_table(location: Location) -> None:
 # -------------------------------------------------------------------------- errors
 
 _EXISTING_ID: Final = re.compile(r"found matching row with key values: id = (.+?), /")
-_CONFLICT: Final = ("Too many concurrent writers", "ommit conflict", "ncompatible transaction", "preempted by")
+_CONFLICT: Final = (
+    "Too many concurrent writers",
+    "ommit conflict",
+    "ncompatible transaction",
+    "preempted by",
+)
 _PLACE: Final = re.compile(r",? (?:location: )?/\S+\.rs:\d+:\d+")
 
 
@@ -692,7 +737,9 @@ def _error(exc: Exception, location: Location, version: int | None) -> VecDatase
             f"id {existing[1]} exists already in {url}", hint="nothing was written; upsert replaces points"
         )
     if isinstance(exc, LanceConflictError) or any(mark in text for mark in _CONFLICT):
-        return CommitConflictError(f"other writers kept changing {url}", hint="nothing was written; try again")
+        return CommitConflictError(
+            f"other writers kept changing {url}", hint="nothing was written; try again"
+        )
     if version is not None and ("not found" in text.lower() or "does not exist" in text.lower()):
         return VersionNotFoundError(f"{url} has no version {version}")
     if "No space left" in text or "StorageFull" in text:
@@ -756,10 +803,12 @@ _DIRECT: Final = _direct_fields()
 __all__ = [
     "EXTRA",
     "KEEP_VERSIONS",
+    "RETRIES",
     "LanceIndex",
     "Merged",
     "Table",
     "Version",
+    "back_off",
     "create_table",
     "drop_table",
     "open_table",

@@ -18,7 +18,8 @@ import pyarrow as pa
 
 from vecdataset.display import html_table, text_table
 from vecdataset.errors import InvalidInputError, MissingDependencyError, UnknownNameError, did_you_mean
-from vecdataset.points import Layout, Point, RawBatch, decode_ids
+from vecdataset.ids import decode_ids
+from vecdataset.points import Layout, Point, RawBatch
 from vecdataset.schema import EXTRA, UNNAMED, VECTOR_SUFFIX, CollectionSchema, IdType, vector_column
 
 if TYPE_CHECKING:
@@ -195,13 +196,17 @@ class _Adapter:
     def _chunk(self, chunk: list[Any]) -> RawBatch:
         for item in chunk:
             if not isinstance(item, Mapping | Point):
-                raise InvalidInputError(f"a point is of type {type(item).__name__}; it must be a dict or a Point")
+                raise InvalidInputError(
+                    f"a point is of type {type(item).__name__}; it must be a dict or a Point"
+                )
         if all(isinstance(item, Point) for item in chunk) or self.layout == "qdrant":
             return self._qdrant(chunk)
         rows = [_as_dict(item) if isinstance(item, Point) else item for item in chunk]
-        if self.layout is None and all(
-            row.keys() <= _QDRANT_KEYS and ("payload" in row or self.id == "id") for row in rows
-        ) and any("payload" in row or "vector" in row for row in rows):
+        if (
+            self.layout is None
+            and all(row.keys() <= _QDRANT_KEYS and ("payload" in row or self.id == "id") for row in rows)
+            and any("payload" in row or "vector" in row for row in rows)
+        ):
             return self._qdrant(rows)
         return self._flat(rows)
 
@@ -423,9 +428,7 @@ def _flat_row(row: dict[str, Any]) -> dict[str, Any]:
     return row
 
 
-_RESULT_COLUMNS: Final = frozenset(
-    {"id", "score", "_distance", "_rank", "query_index", "vector", EXTRA}
-)
+_RESULT_COLUMNS: Final = frozenset({"id", "score", "_distance", "_rank", "query_index", "vector", EXTRA})
 
 
 def _qdrant_row(row: dict[str, Any]) -> dict[str, Any]:

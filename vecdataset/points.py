@@ -16,7 +16,7 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import date, datetime
 from pathlib import Path
-from typing import Any, Final, Literal, cast
+from typing import Any, Final, Literal
 
 import numpy as np
 import pyarrow as pa
@@ -25,33 +25,28 @@ import pyarrow.compute as pc
 from vecdataset.errors import (
     InvalidIdError,
     InvalidInputError,
-    InvalidVectorError,
     PointExistsError,
     UnknownNameError,
     did_you_mean,
 )
+from vecdataset.ids import PointId, describe, fit_ids
 from vecdataset.schema import (
     EXTRA,
     MAX_PROMOTED,
-    UNNAMED,
     CollectionSchema,
-    Distance,
     IdType,
     PayloadColumn,
-    VectorParams,
     can_promote,
     id_field,
     vector_column,
 )
+from vecdataset.vectors import fit_vectors
 
 SPOOL_AFTER_BYTES: Final = 128 << 20
 _EXACT_INT: Final = 1 << 53
-_UUID_PATTERN: Final = "^[0-9a-f]{8}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{12}$"
 _MISSING: Final = object()
 
 _SIMPLE: Final = {pa.string(): str, pa.int64(): int, pa.float64(): float, pa.bool_(): bool}
-
-PointId = int | str | uuid.UUID
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,13 +59,6 @@ class Point:
     """A vector, or a dict of named ones."""
     payload: Mapping[str, Any] | None = None
     """JSON values by key."""
-
-
-@dataclass(frozen=True, slots=True)
-class Id:
-    """Names a stored point where a vector could stand: `search(Id(42))`."""
-
-    value: PointId
 
 
 @dataclass(slots=True, kw_only=True)
@@ -88,323 +76,8 @@ class RawBatch:
     """JSON payload, one mapping a point; instead of `columns`."""
     extra: pa.Array | None = None
     """JSON text of further keys, as collections give it out."""
-
-
-# --------------------------------------------------------------------------- ids
-
-
-def fit_ids(values: Any, id_type: IdType | None, *, where: str) -> tuple[pa.Array, IdType]:
-    """Return ids as they are stored, and the id type that they decided or kept.
-
-    Args:
-        values: An Arrow or NumPy array, or a sequence of int, str and UUID.
-        id_type: The collection's; None lets the values decide.
-        where: Names the collection in errors.
-
-    Raises:
-        InvalidIdError: An id is missing, negative, or of another type than the collection's.
-    """
-    array = values if isinstance(values, pa.Array) else _id_array(values, where=where)
-    if array.null_count:
-        at = int(np.flatnonzero(array.is_null().to_numpy(zero_copy_only=False))[0])
-        raise InvalidIdError(f"point {at} of the batch has no id; {where} needs one for each point")
-    if pa.types.is_dictionary(array.type):
-        array = array.dictionary_decode()
-    if pa.types.is_integer(array.type):
-        if len(array) and pa.types.is_signed_integer(array.type):
-            smallest = pc.min(array).as_py()
-            if smallest < 0:
-                raise InvalidIdError(f"id {smallest} is negative; {where} takes ids from 0 to 2^64-1")
-        return _integer_ids(array, id_type, where=where)
-    if _is_text(array.type):
-        return _text_ids(array.cast(pa.string()), id_type, where=where)
-    if (pa.types.is_fixed_size_binary(array.type) and array.type.byte_width == 16) or (
-        getattr(array.type, "extension_name", "") == "arrow.uuid"
-    ):
-        texts = pa.array([str(v if isinstance(v, uuid.UUID) else uuid.UUID(bytes=v)) for v in array.to_pylist()])
-        return _text_ids(texts, id_type, where=where)
-    raise InvalidIdError(
-        f"ids have type {array.type}; {where} takes {_describe(id_type)}",
-        hint="cast the column, or name another with id=…",
-    )
-
-
-def _describe(id_type: IdType | None) -> str:
-    return {
-        None: "unsigned integers, UUIDs or strings",
-        "uint64": "unsigned integers",
-        "uuid": "UUIDs",
-        "string": "strings",
-        "mixed": "unsigned integers and UUIDs",
-    }[id_type]
-
-
-def _id_array(values: Any, *, where: str) -> pa.Array:
-    if isinstance(values, np.ndarray):
-        if values.dtype.kind in "iuUS":
-            return pa.array(values)
-        values = values.tolist()
-    out: list[Any] = []
-    kinds = set(map(type, values))
-    if kinds <= {int}:
-        try:
-            return pa.array(values, pa.uint64())
-        except (OverflowError, pa.ArrowInvalid):
-            bad = next(v for v in values if not 0 <= v < 1 << 64)
-            raise InvalidIdError(f"id {bad} is out of range; ids go from 0 to 2^64-1") from None
-    if kinds <= {str}:
-        return pa.array(values, pa.string())
-    for value in values:
-        if isinstance(value, bool) or not isinstance(value, int | str | uuid.UUID | np.integer):
-            raise InvalidIdError(
-                f"id {value!r} is of type {type(value).__name__}; {where} takes integers, UUIDs or strings"
-            )
-        if isinstance(value, int | np.integer) and not 0 <= value < 1 << 64:
-            raise InvalidIdError(f"id {value} is out of range; ids go from 0 to 2^64-1")
-        out.append(value)
-    if all(isinstance(v, int | np.integer) for v in out):
-        return pa.array([int(v) for v in out], pa.uint64())
-    if any(isinstance(v, int | np.integer) for v in out):
-        # Mixed: UUIDs must be UUIDs here, or 12 and "12" would be one point.
-        for v in out:
-            if isinstance(v, str):
-                _canonical_uuid(v, where=where)
-    return pa.array([str(v).lower() if isinstance(v, uuid.UUID) else str(v) for v in out], pa.string())
-
-
-def _integer_ids(array: pa.Array, id_type: IdType | None, *, where: str) -> tuple[pa.Array, IdType]:
-    if id_type in (None, "uint64"):
-        return array.cast(pa.uint64()), "uint64"
-    if id_type == "mixed":
-        return array.cast(pa.string()), "mixed"
-    first = array[0].as_py() if len(array) else "?"
-    raise InvalidIdError(f"id {first} is an integer; {where} has {_describe(id_type)} as ids")
-
-
-def _text_ids(array: pa.Array, id_type: IdType | None, *, where: str) -> tuple[pa.Array, IdType]:
-    if id_type == "uint64":
-        first = array[0].as_py() if len(array) else "?"
-        raise InvalidIdError(
-            f"id {first!r} is a string; {where} has unsigned integers as ids",
-            hint="create the collection with id_type='mixed' to hold integers and UUIDs",
-        )
-    if id_type == "string":
-        _refuse_empty(array, where=where)
-        return array, "string"
-    if pc.all(pc.match_substring_regex(array, _UUID_PATTERN)).as_py() in (True, None):
-        return array, id_type or "uuid"
-    if id_type is None:
-        digits = pc.match_substring_regex(array, "^[0-9]+$")
-        try:
-            fitted = pa.array([_canonical_uuid(v, where=where) for v in array.to_pylist()], pa.string())
-        except InvalidIdError:
-            _refuse_empty(array, where=where)
-            others = array.filter(pc.invert(digits))
-            if len(others) and len(others) < len(array) and pc.all(
-                pc.match_substring_regex(others, _UUID_PATTERN)
-            ).as_py():
-                return array, "mixed"
-            return array, "string"
-        return fitted, "uuid"
-    return (
-        pa.array([_canonical(v, mixed=id_type == "mixed", where=where) for v in array.to_pylist()], pa.string()),
-        id_type,
-    )
-
-
-def _refuse_empty(array: pa.Array, *, where: str) -> None:
-    if pc.any(pc.equal(array, "")).as_py():
-        raise InvalidIdError(f"an id is the empty string; {where} needs one for each point")
-
-
-def _canonical_uuid(text: str, *, where: str) -> str:
-    try:
-        return str(uuid.UUID(text))
-    except ValueError:
-        raise InvalidIdError(f"id {text!r} is not a UUID; {where} has UUIDs as ids") from None
-
-
-def _canonical(text: str, *, mixed: bool, where: str) -> str:
-    if mixed and text.isascii() and text.isdigit() and len(text) < 32:
-        number = int(text)
-        if number >= 1 << 64:
-            raise InvalidIdError(f"id {text} is out of range; integer ids go from 0 to 2^64-1")
-        return str(number)
-    return _canonical_uuid(text, where=where)
-
-
-def decode_ids(array: pa.Array | pa.ChunkedArray, id_type: IdType | None) -> list[int | str]:
-    """Return stored ids as the Python values that users gave."""
-    values = array.to_pylist()
-    if id_type == "mixed":
-        return [int(v) if v.isdigit() else v for v in values]
-    return cast("list[int | str]", values)
-
-
-# ----------------------------------------------------------------------- vectors
-
-
-def fit_vectors(
-    values: Any, name: str, params: VectorParams, *, ids: pa.Array | None, where: str
-) -> tuple[pa.Array, bool]:
-    """Return vectors as they are stored, and whether one of them is all zeros.
-
-    Args:
-        values: `[n, size]` array, Arrow list array, or a list of vectors and None.
-        name: The vector's name, for errors.
-        params: Its declaration.
-        ids: Stored ids, to name the point at fault.
-        where: Names the collection in errors.
-
-    Raises:
-        InvalidVectorError: A size differs, a value is NaN, infinite or does not fit the datatype.
-    """
-    label = repr(name or "vector")
-
-    def fail(row: int, found: str) -> InvalidVectorError:
-        point = ids[row].as_py() if ids is not None and row < len(ids) else row
-        return InvalidVectorError(
-            f"vector {label} of point {point!r} {found}; {where} declares "
-            f"{params.size} {params.datatype} components",
-            hint="nothing was written",
-        )
-
-    flat, valid, length = _flatten(values, params, fail)
-    matrix = flat.reshape(-1, params.size)
-    zeros = _check(matrix, valid, params, fail)
-    target = np.float32 if params.datatype == "float32" else np.float16
-    if matrix.dtype != target:
-        with np.errstate(over="ignore", invalid="ignore"):
-            cast_flat = matrix.astype(target)
-        bad = ~np.isfinite(cast_flat).all(axis=1)
-        if bad.any():
-            raise fail(_stored_row(int(np.flatnonzero(bad)[0]), valid), "does not fit the datatype")
-        matrix = cast_flat
-    if valid is None or valid.all():
-        child = pa.array(np.ascontiguousarray(matrix).reshape(-1), params.element)
-        return pa.FixedSizeListArray.from_arrays(child, params.size), zeros
-    full = np.zeros((length, params.size), target)
-    full[valid] = matrix
-    child = pa.array(full.reshape(-1), params.element)
-    return (
-        pa.FixedSizeListArray.from_arrays(child, params.size, mask=pa.array(~valid)),
-        zeros,
-    )
-
-
-def _stored_row(row: int, valid: np.ndarray | None) -> int:
-    return row if valid is None else int(np.flatnonzero(valid)[row])
-
-
-def _flatten(values: Any, params: VectorParams, fail: Any) -> tuple[np.ndarray, np.ndarray | None, int]:
-    """Return components of the vectors that are there, which are, and how many places there are."""
-    if isinstance(values, np.ndarray) and values.dtype != object:
-        if values.ndim != 2:
-            raise InvalidVectorError(f"vectors come as an array of shape {values.shape}; [n, size] is needed")
-        if len(values) and values.shape[1] != params.size:
-            raise fail(0, f"has size {values.shape[1]}")
-        if values.dtype.kind not in "fiu":
-            raise fail(0, f"has components of type {values.dtype}")
-        return values.reshape(-1), None, len(values)
-    if isinstance(values, pa.Array):
-        return _flatten_arrow(values, params, fail)
-    sizes = [-1 if v is None else _length(v, row, fail) for row, v in enumerate(values)]
-    for row, size in enumerate(sizes):
-        if size not in (-1, params.size):
-            raise fail(row, f"has size {size}")
-    present = [v for v in values if v is not None]
-    valid = None if len(present) == len(sizes) else np.array([s >= 0 for s in sizes])
-    try:
-        flat = np.asarray(present)
-    except ValueError:
-        raise fail(0, "is not a list of numbers") from None
-    if flat.size == 0:
-        flat = np.zeros(0, np.float32)
-    if flat.dtype.kind not in "fiu":
-        row = next((r for r, v in enumerate(present) if np.asarray(v).dtype.kind not in "fiu"), 0)
-        raise fail(_stored_row(row, valid), "is not a list of numbers")
-    return flat.reshape(-1), valid, len(sizes)
-
-
-def _length(value: Any, row: int, fail: Any) -> int:
-    try:
-        return len(value)
-    except TypeError:
-        raise fail(row, f"is of type {type(value).__name__}") from None
-
-
-def _flatten_arrow(
-    values: pa.Array, params: VectorParams, fail: Any
-) -> tuple[np.ndarray, np.ndarray | None, int]:
-    if isinstance(values, pa.ExtensionArray):
-        values = values.storage
-    kind = values.type
-    if not (
-        pa.types.is_fixed_size_list(kind)
-        or pa.types.is_list(kind)
-        or pa.types.is_large_list(kind)
-        or pa.types.is_list_view(kind)
-        or pa.types.is_large_list_view(kind)
-    ) or not (pa.types.is_floating(kind.value_type) or pa.types.is_integer(kind.value_type)):
-        if pa.types.is_null(kind):
-            return np.zeros(0, np.float32), np.zeros(len(values), bool), len(values)
-        raise fail(0, f"comes from a column of type {kind}")
-    valid = None
-    if values.null_count:
-        valid = values.is_valid().to_numpy(zero_copy_only=False)
-    if pa.types.is_fixed_size_list(kind):
-        if kind.list_size != params.size and len(values) > values.null_count:
-            raise fail(_stored_row(0, valid), f"has size {kind.list_size}")
-        present = values if valid is None else values.drop_null()
-    else:
-        present = values if valid is None else values.drop_null()
-        sizes = pc.list_value_length(present).to_numpy(zero_copy_only=False)
-        wrong = np.flatnonzero(sizes != params.size)
-        if len(wrong):
-            raise fail(_stored_row(int(wrong[0]), valid), f"has size {int(sizes[wrong[0]])}")
-    flat = present.flatten()
-    if flat.null_count:
-        at = int(np.flatnonzero(flat.is_null().to_numpy(zero_copy_only=False))[0]) // params.size
-        raise fail(_stored_row(at, valid), "holds a null component")
-    return flat.to_numpy(zero_copy_only=False), valid, len(values)
-
-
-def _check(matrix: np.ndarray, valid: np.ndarray | None, params: VectorParams, fail: Any) -> bool:
-    """Refuse what is not finite or out of range; return whether a vector is all zeros."""
-    if not len(matrix):
-        return False
-    if params.datatype in ("uint8", "int8"):
-        low, high = (0, 255) if params.datatype == "uint8" else (-128, 127)
-        with np.errstate(invalid="ignore"):
-            bad = ((matrix < low) | (matrix > high) | (matrix != np.rint(matrix))).any(axis=1)
-        if bad.any():
-            raise fail(
-                _stored_row(int(np.flatnonzero(bad)[0]), valid),
-                f"holds a value that is not an integer of {low} to {high}",
-            )
-    zeros = False
-    for start in range(0, len(matrix), 8192):
-        part = matrix[start : start + 8192]
-        if part.dtype.kind != "f":
-            zeros = zeros or not part.any(axis=1).all()
-            continue
-        if part.dtype == np.float16:
-            part = part.astype(np.float32)
-        # One pass answers both questions: a sum of squares is finite unless a component is not (or it
-        # overflows, which the second look settles), and zero only if all are (or it underflows).
-        with np.errstate(over="ignore", invalid="ignore", under="ignore"):
-            squares = np.einsum("ij,ij->i", part, part)
-        suspect = np.flatnonzero(~np.isfinite(squares))
-        if len(suspect):
-            bad = ~np.isfinite(part[suspect]).all(axis=1)
-            if bad.any():
-                row = int(suspect[np.flatnonzero(bad)[0]])
-                what = "NaN" if np.isnan(part[row]).any() else "infinity"
-                raise fail(_stored_row(start + row, valid), f"holds {what}")
-        if params.metric is Distance.COSINE and not squares.all():
-            # Lance's cosine drops a vector whose squares underflow as it drops a zero one.
-            zeros = True
-    return bool(zeros)
+    clear: Sequence[str] = ()
+    """Of a patch: physical columns that become null unless the batch brings a value."""
 
 
 # ----------------------------------------------------------------------- payload
@@ -434,7 +107,9 @@ def plain_type(kind: pa.DataType) -> pa.DataType | None:
 def json_text(value: Any, *, key: str, where: str) -> str:
     """Return the compact JSON of a payload value."""
     try:
-        text = json.dumps(value, separators=(",", ":"), ensure_ascii=False, allow_nan=False, default=_json_default)
+        text = json.dumps(
+            value, separators=(",", ":"), ensure_ascii=False, allow_nan=False, default=_json_default
+        )
         text.encode()
     except (TypeError, ValueError) as exc:
         raise InvalidInputError(
@@ -549,9 +224,7 @@ class Evolution:
     """Cosine vectors that hold an all-zero vector for the first time."""
 
     def __bool__(self) -> bool:
-        return bool(
-            self.id_type or self.add or self.widen or self.extra_keys or self.zero_vectors
-        )
+        return bool(self.id_type or self.add or self.widen or self.extra_keys or self.zero_vectors)
 
 
 class PointBuffer:
@@ -579,7 +252,9 @@ class PointBuffer:
         self._reject_duplicates = reject_duplicates
         self._id_type = schema.id_type
         self._columns: dict[str, PayloadColumn] = dict(schema.payload)
-        self._folded = {name.lower() for name in (*schema.payload, *(vector_column(n) for n in schema.vectors))}
+        self._folded = {
+            name.lower() for name in (*schema.payload, *(vector_column(n) for n in schema.vectors))
+        }
         self._spool = _Spool()
         self._ids: list[pa.Array] = []
         self._keep: list[np.ndarray | None] | None = None
@@ -604,7 +279,9 @@ class PointBuffer:
             params = self._schema.vectors[name]
             array, zeros = fit_vectors(values, name, params, ids=ids, where=self._where)
             if len(array) != raw.length:
-                raise InvalidInputError(f"{raw.length} points come with {len(array)} vectors {name or 'vector'!r}")
+                raise InvalidInputError(
+                    f"{raw.length} points come with {len(array)} vectors {name or 'vector'!r}"
+                )
             arrays[vector_column(name)] = array
             if zeros:
                 self.zero_vectors.add(name)
@@ -616,8 +293,11 @@ class PointBuffer:
         else:
             for name, column in raw.columns.items():
                 self._fit_column(name, column, arrays, extra)
-        if extra:
+        if extra or (self._partial and raw.extra is not None):
             self._write_extra(raw.length, extra, arrays)
+        for name in raw.clear:
+            if name not in arrays:
+                arrays[name] = pa.nulls(raw.length, self._type_of(name))
         self.rows_in += raw.length
         self._ids.append(ids)
         self._spool.append(pa.RecordBatch.from_arrays(list(arrays.values()), list(arrays)))
@@ -664,6 +344,12 @@ class PointBuffer:
         except (UnicodeEncodeError, pa.ArrowInvalid) as exc:
             raise InvalidInputError(f"a payload key of {self._where} is not valid Unicode: {exc}") from None
 
+    def _type_of(self, column: str) -> pa.DataType:
+        for name, params in self._schema.vectors.items():
+            if vector_column(name) == column:
+                return params.arrow_type
+        return self._columns[column].type
+
     def _promote(self, name: str, kind: pa.DataType, *, number: bool = False) -> PayloadColumn | None:
         """Make a column for a new key, unless its name or their number forbids it."""
         if not can_promote(name) or name.lower() in self._folded or len(self._columns) >= MAX_PROMOTED:
@@ -686,7 +372,9 @@ class PointBuffer:
             keys.update(dict.fromkeys(row))
         for key in keys:
             if not isinstance(key, str):
-                raise InvalidInputError(f"payload key {key!r} is of type {type(key).__name__}; keys are strings")
+                raise InvalidInputError(
+                    f"payload key {key!r} is of type {type(key).__name__}; keys are strings"
+                )
             values = [row.get(key, _MISSING) for row in rows]
             self._fit_values(key, values, arrays, extra)
 
@@ -810,7 +498,11 @@ class PointBuffer:
         text = (pa.types.is_string, pa.types.is_large_string)
         if any(t(have) for t in text) and any(t(want) for t in text):
             return values.cast(want)
-        if pa.types.is_timestamp(have) and pa.types.is_timestamp(want) and (have.tz is None) == (want.tz is None):
+        if (
+            pa.types.is_timestamp(have)
+            and pa.types.is_timestamp(want)
+            and (have.tz is None) == (want.tz is None)
+        ):
             try:
                 return values.cast(want)
             except pa.ArrowInvalid:
@@ -843,14 +535,16 @@ class PointBuffer:
         ]
         return pa.chunked_array(chunks, chunks[0].type if chunks else pa.uint64())
 
-    def evolution(self, schema: CollectionSchema, *, known_extra: Iterable[str], known_zero: Iterable[str]) -> Evolution:
+    def evolution(
+        self, schema: CollectionSchema, *, known_extra: Iterable[str], known_zero: Iterable[str]
+    ) -> Evolution:
         """Return what must change in `schema` (the latest one) before these points fit."""
         out = Evolution()
         if schema.id_type is None:
             out.id_type = self._id_type
         elif self._id_type != schema.id_type and self.rows_in:
             raise InvalidIdError(
-                f"the points bring ids of type {self._id_type}; {self._where} has {_describe(schema.id_type)}"
+                f"the points bring ids of type {self._id_type}; {self._where} has {describe(schema.id_type)}"
             )
         for name, column in self._columns.items():
             have = schema.payload.get(name)
@@ -875,6 +569,10 @@ class PointBuffer:
             elif have != column and not _castable(column, have):
                 return False
         return True
+
+    def fitted_schema(self) -> CollectionSchema:
+        """Return the schema that these points were fitted to."""
+        return replace(self._schema, id_type=self._id_type, payload=dict(self._columns))
 
     def batches(self, schema: CollectionSchema) -> pa.RecordBatchReader:
         """Return the points as one stream in the collection's schema; can be called again."""
@@ -1051,19 +749,3 @@ class _Spool:
 
 
 Layout = Literal["flat", "qdrant"]
-
-__all__ = [
-    "UNNAMED",
-    "Evolution",
-    "Id",
-    "Layout",
-    "Point",
-    "PointBuffer",
-    "PointId",
-    "RawBatch",
-    "decode_ids",
-    "fit_ids",
-    "fit_vectors",
-    "json_text",
-    "plain_type",
-]

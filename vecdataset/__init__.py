@@ -1,0 +1,175 @@
+"""Vector collections for the data lake: Lance datasets on any filesystem.
+
+Names are imported when first used (PEP 562), so that `import vecdataset` costs milliseconds.
+"""
+
+from __future__ import annotations
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from vecdataset.catalog import Catalog
+    from vecdataset.collection import (
+        Collection,
+        CollectionInfo,
+        IndexInfo,
+        Recall,
+        adopt,
+        create,
+    )
+    from vecdataset.collection import open_collection as open  # noqa: A004
+    from vecdataset.errors import (
+        AlreadyExistsError,
+        CollectionExistsError,
+        CollectionNotFoundError,
+        CommitConflictError,
+        CorruptionError,
+        InvalidFilterError,
+        InvalidIdError,
+        InvalidInputError,
+        InvalidVectorError,
+        MissingDependencyError,
+        NotFoundError,
+        NotSupportedError,
+        OperationTimeoutError,
+        PluginError,
+        PointExistsError,
+        PointNotFoundError,
+        ReadOnlyError,
+        SnapshotNotFoundError,
+        StorageError,
+        StoragePermissionError,
+        StorageUnreachableError,
+        UnknownNameError,
+        VecDatasetError,
+        VersionGoneError,
+        VersionNotFoundError,
+    )
+    from vecdataset.filters import Filter
+    from vecdataset.formats import load
+    from vecdataset.frames import Frame, ScoredPoints
+    from vecdataset.indexes import SearchParams
+    from vecdataset.ids import Id
+    from vecdataset.points import Point
+    from vecdataset.query import Plan
+    from vecdataset.schema import CollectionSchema, Distance, SparseVectorParams, VectorParams
+    from vecdataset.vectors import normalize
+    from vecdataset.writer import WriteResult
+
+_HOMES = {
+    "AlreadyExistsError": "errors",
+    "Catalog": "catalog",
+    "Collection": "collection",
+    "CollectionExistsError": "errors",
+    "CollectionInfo": "collection",
+    "CollectionNotFoundError": "errors",
+    "CollectionSchema": "schema",
+    "CommitConflictError": "errors",
+    "CorruptionError": "errors",
+    "Distance": "schema",
+    "Filter": "filters",
+    "Frame": "frames",
+    "Id": "ids",
+    "IndexInfo": "collection",
+    "InvalidFilterError": "errors",
+    "InvalidIdError": "errors",
+    "InvalidInputError": "errors",
+    "InvalidVectorError": "errors",
+    "MissingDependencyError": "errors",
+    "NotFoundError": "errors",
+    "NotSupportedError": "errors",
+    "OperationTimeoutError": "errors",
+    "Plan": "query",
+    "PluginError": "errors",
+    "Point": "points",
+    "PointExistsError": "errors",
+    "PointNotFoundError": "errors",
+    "ReadOnlyError": "errors",
+    "Recall": "collection",
+    "ScoredPoints": "frames",
+    "SearchParams": "indexes",
+    "SnapshotNotFoundError": "errors",
+    "SparseVectorParams": "schema",
+    "StorageError": "errors",
+    "StoragePermissionError": "errors",
+    "StorageUnreachableError": "errors",
+    "UnknownNameError": "errors",
+    "VecDatasetError": "errors",
+    "VectorParams": "schema",
+    "VersionGoneError": "errors",
+    "VersionNotFoundError": "errors",
+    "WriteResult": "writer",
+    "adopt": "collection",
+    "create": "collection",
+    "load": "formats",
+    "normalize": "vectors",
+    "open": "collection",
+}
+
+__all__ = [
+    "AlreadyExistsError",
+    "Catalog",
+    "Collection",
+    "CollectionExistsError",
+    "CollectionInfo",
+    "CollectionNotFoundError",
+    "CollectionSchema",
+    "CommitConflictError",
+    "CorruptionError",
+    "Distance",
+    "Filter",
+    "Frame",
+    "Id",
+    "IndexInfo",
+    "InvalidFilterError",
+    "InvalidIdError",
+    "InvalidInputError",
+    "InvalidVectorError",
+    "MissingDependencyError",
+    "NotFoundError",
+    "NotSupportedError",
+    "OperationTimeoutError",
+    "Plan",
+    "PluginError",
+    "Point",
+    "PointExistsError",
+    "PointNotFoundError",
+    "ReadOnlyError",
+    "Recall",
+    "ScoredPoints",
+    "SearchParams",
+    "SnapshotNotFoundError",
+    "SparseVectorParams",
+    "StorageError",
+    "StoragePermissionError",
+    "StorageUnreachableError",
+    "UnknownNameError",
+    "VecDatasetError",
+    "VectorParams",
+    "VersionGoneError",
+    "VersionNotFoundError",
+    "WriteResult",
+    "adopt",
+    "create",
+    "load",
+    "normalize",
+    "open",
+]
+
+
+def __getattr__(name: str) -> Any:
+    if name == "__version__":
+        from importlib.metadata import version
+
+        return version("vecdataset")
+    home = _HOMES.get(name)
+    if home is None:
+        raise AttributeError(f"module 'vecdataset' has no attribute {name!r}")
+    value = getattr(import_module(f"vecdataset.{home}"), "open_collection" if name == "open" else name)
+    globals()[name] = value
+    return value
+
+
+def __dir__() -> list[str]:
+    return [*__all__, "__version__"]

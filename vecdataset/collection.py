@@ -1,0 +1,1270 @@
+"""`Collection`, the object users hold, and the functions that make or find one."""
+
+from __future__ import annotations
+
+import base64
+import json
+import threading
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import asdict, dataclass, replace
+from datetime import UTC, datetime
+from typing import TYPE_CHECKING, Any, Final
+
+import numpy as np
+import pyarrow as pa
+
+from vecdataset import engine, storage
+from vecdataset.display import html_table, size
+from vecdataset.engine import Table
+from vecdataset.errors import (
+    CollectionExistsError,
+    CollectionNotFoundError,
+    InvalidInputError,
+    NotSupportedError,
+    PointNotFoundError,
+    ReadOnlyError,
+    UnknownNameError,
+    VersionNotFoundError,
+    did_you_mean,
+)
+from vecdataset.frames import Frame, ScoredPoints, raw_batches
+from vecdataset.indexes import SearchParams, build_params, check_declared, default_kind, kinds
+from vecdataset.ids import Id, PointId, fit_ids
+from vecdataset.points import Layout
+from vecdataset.query import Query, nearest_exact, query_vectors, search
+from vecdataset.reader import CONFIG, Reader, Selection, id_literal, id_sort_key
+from vecdataset.schema import (
+    CollectionSchema,
+    Distance,
+    SparseVectorParams,
+    VectorParams,
+    declare,
+    vector_column,
+)
+from vecdataset.storage import Location
+from vecdataset.writer import Patch, WriteResult, delete_points, patch_points, update_vectors, write_points
+
+if TYPE_CHECKING:
+    import lance
+    import pandas as pd
+    import polars as pl
+
+MAX_SCROLL: Final = 100_000
+REMOTE_STALENESS_S: Final = 1.0
+ID_INDEX: Final = "id_idx"
+
+
+# -------------------------------------------------------------------------- results
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class IndexInfo:
+    """One index of a collection."""
+
+    name: str
+    kind: str
+    """`ivf_rq`, `btree` …"""
+    on: str
+    """The vector's name (`vector` when unnamed) or the payload key."""
+    rows: int
+    """Points it covers."""
+    unindexed_rows: int
+    """Points it does not cover yet; searches compare them one by one."""
+    params: Mapping[str, Any]
+    """What it was built with."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class CollectionInfo:
+    """What `info()` tells."""
+
+    name: str
+    url: str
+    rows: int
+    indexed_rows: int
+    unindexed_rows: int
+    size_bytes: int
+    version: int
+    versions: int
+    vectors: Mapping[str, Mapping[str, Any]]
+    id_type: str | None
+    payload: Mapping[str, str]
+    indexes: Sequence[IndexInfo]
+    snapshots: Sequence[str]
+    full_scan_threshold: int
+    indexing_threshold: int
+    fragments: int
+    storage: str
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return plain values."""
+        return asdict(self)
+
+    def __str__(self) -> str:
+        vectors = ", ".join(
+            f"{name or 'vector'}: {v['datatype']}[{v['size']}] {v['distance']}"
+            for name, v in self.vectors.items()
+        )
+        lines = [
+            f"{self.name}  {self.url}",
+            f"  points    {self.rows:,} ({self.indexed_rows:,} indexed), {size(self.size_bytes)}",
+            f"  vectors   {vectors}",
+            f"  ids       {self.id_type or 'decided by the first points'}",
+            f"  payload   {', '.join(f'{k} {t}' for k, t in self.payload.items()) or '-'}",
+            f"  indexes   {', '.join(f'{i.name} ({i.kind})' for i in self.indexes) or '-'}",
+            f"  version   {self.version} of {self.versions}, {self.fragments} fragments",
+            f"  snapshots {', '.join(self.snapshots) or '-'}",
+            f"  storage   {self.storage}",
+        ]
+        return "\n".join(lines)
+
+    def _repr_html_(self) -> str:
+        shown = [
+            {"": k, "value": v}
+            for k, v in self.to_dict().items()
+            if not isinstance(v, Mapping | list | tuple)
+        ]
+        return html_table(shown)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Recall:
+    """How many of the true neighbours an index finds."""
+
+    value: float
+    """Mean share of the exact top `k` that the index returned, 0 to 1."""
+    k: int
+    sample: int
+    """Stored vectors that were asked for."""
+    index: str | None
+    """None where searches are exact, and recall is 1 by definition."""
+
+    def __float__(self) -> float:
+        return self.value
+
+
+# ----------------------------------------------------------------------- collection
+
+
+class Collection:
+    """Points with vectors and payload in one Lance dataset.
+
+    Safe in any number of threads. A handle sees its own writes at once, and others' after at
+    most `max_staleness_s` seconds (0 on local disks). A handle from `at()` shows one
+    version and cannot be written to.
+    """
+
+    def __init__(
+        self, table: Table, *, name: str, max_staleness_s: float | None = None, pinned: bool = False
+    ) -> None:
+        """Use `create` or `open` instead."""
+        self._name = name
+        self._reader = Reader(table, name=name)
+        self._pinned = pinned
+        if max_staleness_s is None:
+            max_staleness_s = REMOTE_STALENESS_S if table.location.remote else 0.0
+        self._max_staleness_s = max_staleness_s
+        self._checked_at = time.monotonic()
+        self._lock = threading.Lock()
+
+    # -- what it is
+
+    @property
+    def name(self) -> str:
+        """The last part of the URL."""
+        return self._name
+
+    @property
+    def url(self) -> str:
+        """Where the collection lives, without credentials."""
+        return self._reader.table.location.url
+
+    @property
+    def schema(self) -> CollectionSchema:
+        """Vectors, id type and payload columns at the version that this handle sees."""
+        return self._read().schema
+
+    @property
+    def version(self) -> int:
+        """The number of the version that this handle sees."""
+        return self._read().table.version
+
+    @property
+    def read_only(self) -> bool:
+        """Whether this handle shows a fixed version."""
+        return self._pinned
+
+    def __len__(self) -> int:
+        return self._read().rows
+
+    def __repr__(self) -> str:
+        reader = self._reader
+        pinned = ", read-only" if self._pinned else ""
+        return f"<Collection {self._name!r}: {reader.rows:,} points, version {reader.table.version}{pinned}>"
+
+    def _repr_html_(self) -> str:
+        head = self.scroll(limit=min(5, max(1, len(self)))) if len(self) else None
+        rows = head.to_pylist() if head is not None else []
+        import html
+
+        return f"<p>{html.escape(repr(self))}</p>" + html_table(rows, total=len(self))
+
+    def __enter__(self) -> Collection:
+        return self
+
+    def __exit__(self, *exc: object) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """Let go of files and caches; the handle may be used again."""
+
+    def info(self) -> CollectionInfo:
+        """Return counts, sizes, indexes, versions and settings; some requests on a remote store."""
+        reader = self._read()
+        table = reader.table
+        indexes = self.indexes
+        vector_indexes = [i for i in indexes if i.kind in kinds]
+        versions = [v for v in table.versions() if v.number <= table.version]
+        return CollectionInfo(
+            name=self._name,
+            url=self.url,
+            rows=reader.rows,
+            indexed_rows=min((i.rows for i in vector_indexes), default=0),
+            unindexed_rows=max((i.unindexed_rows for i in vector_indexes), default=reader.rows),
+            size_bytes=versions[-1].size_bytes if versions else 0,
+            version=table.version,
+            versions=len(versions),
+            vectors={name: p.to_json() for name, p in reader.schema.vectors.items()},
+            id_type=reader.schema.id_type,
+            payload={c.name: str(c.type) for c in reader.schema.payload.values()}
+            | {key: "json" for key in sorted(reader.extra_keys - set(reader.schema.payload))},
+            indexes=indexes,
+            snapshots=sorted(table.tags()),
+            full_scan_threshold=reader.full_scan_threshold,
+            indexing_threshold=reader.indexing_threshold,
+            fragments=table.fragments,
+            storage=table.location.explain(),
+        )
+
+    # -- freshness
+
+    def _read(self) -> Reader:
+        """Return the version to read from: the newest, looked up when it may be stale."""
+        if self._pinned:
+            return self._reader
+        reader = self._reader
+        if time.monotonic() - self._checked_at >= self._max_staleness_s:
+            reader = self._fresh()
+        return reader
+
+    def _fresh(self) -> Reader:
+        table = self._reader.table.latest()
+        self._checked_at = time.monotonic()
+        return self._advance(table)
+
+    def _advance(self, table: Table) -> Reader:
+        with self._lock:
+            if table.version > self._reader.table.version:
+                self._reader = Reader(table, name=self._name)
+                _refuse_dropped(self._reader)
+            return self._reader
+
+    def refresh(self) -> Collection:
+        """See others' commits now, whatever `max_staleness_s` says."""
+        if not self._pinned:
+            self._fresh()
+        return self
+
+    def _writable(self) -> Reader:
+        if self._pinned:
+            raise ReadOnlyError(
+                f"this handle shows version {self._reader.table.version} of collection {self._name!r} "
+                "and cannot be written to",
+                hint=f"open({self.url!r}) is the collection itself",
+            )
+        if self._reader.table.location.commit == "read-only":
+            raise ReadOnlyError(f"{self.url} cannot be written to")
+        return self._fresh()
+
+    def _done(self, result: tuple[WriteResult, Table]) -> WriteResult:
+        done, table = result
+        self._advance(table)
+        return done
+
+    # -- points in
+
+    def insert(
+        self,
+        points: Any,
+        *,
+        id: str = "id",
+        vectors: Mapping[str, str] | None = None,
+        layout: Layout | None = None,
+    ) -> WriteResult:
+        """Add new points, as one commit.
+
+        Args:
+            points: A frame, an Arrow stream, dicts, `Point`s, `(ids, array)`, or an iterator of
+                these; may be larger than memory.
+            id: The column or key of the ids; without ids the points get UUIDs.
+            vectors: Vector name to column or key (`""` is the unnamed vector).
+            layout: `flat` or `qdrant`; None looks at the keys.
+
+        Raises:
+            PointExistsError: An id exists, or stands twice in `points`; nothing was written.
+            InvalidInputError: A point is wrong; the message names it, and nothing was written.
+        """
+        reader = self._writable()
+        batches = raw_batches(points, reader.schema, id=id, vectors=vectors, layout=layout)
+        return self._done(write_points(reader, batches, insert=True, update=False))
+
+    def upsert(
+        self,
+        points: Any,
+        *,
+        id: str = "id",
+        vectors: Mapping[str, str] | None = None,
+        layout: Layout | None = None,
+    ) -> WriteResult:
+        """Add points, or replace whole points whose id exists, as one commit; the last of an id wins.
+
+        Args:
+            points: As for `insert`.
+            id: The column or key of the ids; without ids the points get UUIDs.
+            vectors: Vector name to column or key (`""` is the unnamed vector).
+            layout: `flat` or `qdrant`; None looks at the keys.
+
+        Raises:
+            InvalidInputError: A point is wrong; the message names it, and nothing was written.
+        """
+        reader = self._writable()
+        batches = raw_batches(points, reader.schema, id=id, vectors=vectors, layout=layout)
+        return self._done(write_points(reader, batches, insert=True, update=True))
+
+    def delete(self, ids: Any = None, *, filter: Any = None) -> WriteResult:
+        """Delete points by id or by filter, as one commit; ids that are not there are passed over."""
+        reader = self._writable()
+        _one_of(ids, filter, "delete")
+        return self._done(delete_points(reader, self._stored_ids(reader, ids), filter))
+
+    def set_payload(self, payload: Mapping[str, Any], *, ids: Any = None, filter: Any = None) -> WriteResult:
+        """Set payload keys of points; other keys stay, and a value of None removes its key."""
+        return self._patch(Patch(set=dict(payload)), ids, filter, "set_payload")
+
+    def overwrite_payload(
+        self, payload: Mapping[str, Any], *, ids: Any = None, filter: Any = None
+    ) -> WriteResult:
+        """Replace the whole payload of points."""
+        return self._patch(Patch(set=dict(payload), clear=None), ids, filter, "overwrite_payload")
+
+    def delete_payload(self, keys: Sequence[str], *, ids: Any = None, filter: Any = None) -> WriteResult:
+        """Remove payload keys of points."""
+        keys = [keys] if isinstance(keys, str) else list(keys)
+        return self._patch(Patch(clear=keys), ids, filter, "delete_payload")
+
+    def clear_payload(self, *, ids: Any = None, filter: Any = None) -> WriteResult:
+        """Remove the payload of points."""
+        return self._patch(Patch(clear=None), ids, filter, "clear_payload")
+
+    def update_vectors(
+        self, points: Any, *, id: str = "id", vectors: Mapping[str, str] | None = None
+    ) -> WriteResult:
+        """Replace the vectors that `points` bring; payload and other vectors stay.
+
+        Raises:
+            PointNotFoundError: An id is not there; nothing was written.
+        """
+        reader = self._writable()
+        return self._done(
+            update_vectors(
+                self._fresh, lambda: raw_batches(points, reader.schema, id=id, vectors=vectors, partial=True)
+            )
+        )
+
+    def delete_vectors(
+        self, vectors: str | Sequence[str], *, ids: Any = None, filter: Any = None
+    ) -> WriteResult:
+        """Remove vectors, by name, of points; the points stay."""
+        reader = self._writable()
+        names = [vectors] if isinstance(vectors, str) else list(vectors)
+        columns = [vector_column(reader.schema.vector(n)[0]) for n in names]
+        return self._patch(Patch(clear_vectors=columns), ids, filter, "delete_vectors")
+
+    def _patch(self, patch: Patch, ids: Any, filter: Any, verb: str) -> WriteResult:
+        self._writable()
+        _one_of(ids, filter, verb)
+
+        def select(reader: Reader) -> Selection:
+            if ids is None:
+                return reader.select(filter)
+            return _by_ids(reader, self._stored_ids(reader, ids))
+
+        return self._done(patch_points(self._fresh, patch, select))
+
+    @staticmethod
+    def _stored_ids(reader: Reader, ids: Any) -> pa.Array | None:
+        if ids is None:
+            return None
+        if isinstance(ids, Frame):
+            ids = ids["id"]
+        if isinstance(ids, pa.ChunkedArray):
+            ids = ids.combine_chunks()
+        if isinstance(ids, int | str) or not hasattr(ids, "__len__"):
+            ids = [ids]
+        if isinstance(ids, set | frozenset | range):
+            ids = list(ids)
+        if not len(ids):
+            return pa.nulls(0, reader.schema.id_arrow_type)
+        return fit_ids(ids, reader.schema.id_type, where=reader.where)[0]
+
+    # -- points out
+
+    def get(
+        self, ids: Any, *, columns: Sequence[str] | None = None, with_vectors: bool | Sequence[str] = False
+    ) -> Frame:
+        """Return points by id, in the order asked; ids that are not there are absent."""
+        reader = self._read()
+        names, keys = reader.output(columns, with_vectors)
+        stored = self._stored_ids(reader, ids)
+        assert stored is not None
+        if reader.schema.id_type is None or not len(stored):
+            return reader.frame(_empty(reader, names))
+        parts = [reader.table.read(["id", *names], filter=sql) for sql in reader.id_literals(stored)]
+        found = pa.concat_tables(parts)
+        place = {value: at for at, value in enumerate(found["id"].to_pylist())}
+        order = [place[v] for v in dict.fromkeys(stored.to_pylist()) if v in place]
+        return reader.frame(reader.shape(found.take(pa.array(order, pa.int64())), keys))
+
+    def count(self, filter: Any = None) -> int:
+        """Return how many points match; exact."""
+        reader = self._read()
+        return reader.count(reader.select(filter))
+
+    def scroll(
+        self,
+        *,
+        limit: int = 10,
+        offset: Any = None,
+        filter: Any = None,
+        order_by: str | Mapping[str, Any] | None = None,
+        columns: Sequence[str] | None = None,
+        with_vectors: bool | Sequence[str] = False,
+    ) -> Frame:
+        """Return a page of points in id order: integers numerically, then texts.
+
+        Args:
+            limit: Points a page, 1 to 100,000.
+            offset: `next_offset` of the page before, which also pins its version, so that pages fit
+                together whatever is written meanwhile; or the id to begin with.
+            filter: Only points that match.
+            order_by: A payload key, or `{"key": …, "direction": "asc" | "desc"}`: points in its order,
+                those without it left out.
+            columns: Payload columns; None is all.
+            with_vectors: True, or names of vectors.
+
+        Returns:
+            The points; `next_offset` is None on the last page.
+        """
+        if isinstance(limit, bool) or not isinstance(limit, int) or not 1 <= limit <= MAX_SCROLL:
+            raise InvalidInputError(f"limit is {limit!r}; it must be 1 to {MAX_SCROLL:,}")
+        reader = self._read()
+        start: Any = None
+        inclusive = False
+        skip = 0
+        if isinstance(offset, str) and offset.startswith(_CURSOR):
+            version, start, skip = _decode_cursor(offset)
+            reader = (
+                reader
+                if version == reader.table.version
+                else Reader(reader.table.at(version), name=self._name)
+            )
+        elif offset is not None:
+            stored = self._stored_ids(reader, offset)
+            assert stored is not None
+            start, inclusive = stored[0].as_py(), True
+        names, keys = reader.output(columns, with_vectors)
+        selection = reader.select(filter)
+        if reader.schema.id_type is None:
+            return reader.frame(_empty(reader, names))
+        if order_by is not None:
+            row_ids, more = _ordered_page(reader, selection, order_by, limit, skip)
+            cursor = _cursor(reader, None, skip + len(row_ids)) if more else None
+        else:
+            row_ids, last, more = _id_page(reader, selection, start, inclusive, limit)
+            cursor = _cursor(reader, last, 0) if more else None
+        page = reader.table.take(row_ids, ["id", *names]) if len(row_ids) else _empty(reader, names)
+        return reader.frame(reader.shape(page, keys), next_offset=cursor)
+
+    def iter_batches(
+        self,
+        *,
+        filter: Any = None,
+        columns: Sequence[str] | None = None,
+        with_vectors: bool | Sequence[str] = False,
+        batch_rows: int = 8_192,
+    ) -> Iterator[pa.RecordBatch]:
+        """Yield the points of one version as Arrow batches, in storage order, in bounded memory."""
+        reader = self._read()
+        names, _ = reader.output(columns, with_vectors)
+        yield from reader.stream(["id", *names], reader.select(filter), batch_rows=batch_rows)
+
+    def scan(
+        self,
+        *,
+        filter: Any = None,
+        columns: Sequence[str] | None = None,
+        with_vectors: bool | Sequence[str] = True,
+    ) -> pa.RecordBatchReader:
+        """Return the points of one version as an Arrow stream, in storage order."""
+        reader = self._read()
+        names, _ = reader.output(columns, with_vectors)
+        schema = _empty(reader, names).schema
+        return pa.RecordBatchReader.from_batches(
+            schema,
+            (pa.RecordBatch.from_arrays(b.columns, schema=schema)
+             for b in reader.stream(["id", *names], reader.select(filter))),
+        )  # fmt: skip
+
+    def __arrow_c_stream__(self, requested_schema: object | None = None) -> object:
+        """Export the points of one version, vectors included, as an Arrow stream."""
+        return self.scan().__arrow_c_stream__(requested_schema)
+
+    def to_arrow(self) -> pa.Table:
+        """Return all points, vectors included, as one Arrow table."""
+        return self.scan().read_all()
+
+    def to_polars(self) -> pl.DataFrame:
+        """Return all points, vectors included, as a polars frame."""
+        return Frame(self.to_arrow()).to_polars()
+
+    def to_pandas(self) -> pd.DataFrame:
+        """Return all points, vectors included, as a pandas frame."""
+        return Frame(self.to_arrow()).to_pandas()
+
+    def to_lance(self) -> lance.LanceDataset:
+        """Return the Lance dataset behind this version."""
+        return self._read().table.dataset
+
+    # -- search
+
+    def search(
+        self,
+        vector: Any,
+        *,
+        limit: int = 10,
+        offset: int = 0,
+        filter: Any = None,
+        using: str | None = None,
+        params: SearchParams | Mapping[str, Any] | None = None,
+        columns: Sequence[str] | None = None,
+        with_vectors: bool | Sequence[str] = False,
+        score_threshold: float | None = None,
+        exact: bool = False,
+        explain: bool = False,
+    ) -> ScoredPoints:
+        """Return the points nearest to `vector`, best first.
+
+        Args:
+            vector: `[size]` numbers, `[n, size]` for a batch, or `Id(…)` of a point, which is then
+                left out of its own answer (a list of `Id`s is a batch).
+            limit: Hits a query.
+            offset: Hits to leave out first.
+            filter: SQL text, a Qdrant filter, `{key: value}` or a `Filter`; applied before the
+                search, so that `limit` hits come whenever as many points match.
+            using: The vector's name; not needed where there is one.
+            params: `ef`, `nprobes`, `refine`, `exact`: how hard the index looks.
+            columns: Payload columns; None is all.
+            with_vectors: True, or names of vectors.
+            score_threshold: Leave out worse scores.
+            exact: Compare with every vector that the filter lets through.
+            explain: Put how the search ran into `.plan`.
+
+        Returns:
+            Columns `query_index` (int32), `id`, `score` and `_distance` (float32), then payload.
+
+        Raises:
+            InvalidInputError: The vector, filter or a name is wrong.
+
+        Exact below `full_scan_threshold` points, through the index above, rows that it does
+        not cover yet included. One scan or one index call for the whole batch.
+        """
+        reader = self._read()
+        name, declared = reader.schema.vector(using)
+        exclude: list[int | str] | None = None
+        ids = _ids_of(vector)
+        if ids is not None:
+            vectors, exclude = self._vectors_of(reader, ids, name)
+        else:
+            vectors = query_vectors(vector, declared, name=name, where=reader.where)
+        parsed = SearchParams.parse(params)
+        if exact:
+            parsed = replace(parsed, exact=True)
+        return search(
+            reader,
+            Query(
+                vectors=vectors,
+                using=name,
+                limit=limit,
+                offset=offset,
+                filter=filter,
+                params=parsed,
+                columns=columns,
+                with_vectors=with_vectors,
+                score_threshold=score_threshold,
+                exclude=exclude,
+            ),
+            explain=explain,
+        )
+
+    def _vectors_of(
+        self, reader: Reader, ids: list[PointId], name: str
+    ) -> tuple[np.ndarray, list[int | str]]:
+        stored = self._stored_ids(reader, ids)
+        assert stored is not None
+        column = vector_column(name)
+        values = stored.to_pylist()
+        found: dict[int | str, Any] = {}
+        if reader.schema.id_type is not None:
+            for sql in reader.id_literals(stored):
+                rows = reader.table.read(["id", column], filter=sql)
+                found.update(zip(rows["id"].to_pylist(), rows[column].to_pylist(), strict=True))
+        for value in values:
+            if value not in found:
+                raise PointNotFoundError(f"{reader.where} has no point {value!r} to search with")
+            if found[value] is None:
+                raise InvalidInputError(
+                    f"point {value!r} of {reader.where} has no vector {name or 'vector'!r}"
+                )
+        return np.array([found[v] for v in values], np.float32), values
+
+    def recall(
+        self, k: int = 10, sample: int = 200, *, using: str | None = None, filter: Any = None,
+        params: SearchParams | Mapping[str, Any] | None = None, seed: int = 0,
+    ) -> Recall:  # fmt: skip
+        """Compare the index with the exact answer on stored vectors.
+
+        Args:
+            k: Neighbours to compare.
+            sample: How many stored vectors to ask for.
+            using: The vector's name.
+            filter: Search under this filter.
+            params: As for `search`.
+            seed: Chooses the sample.
+        """
+        reader = self._read()
+        name, _ = reader.schema.vector(using)
+        column = vector_column(name)
+        row_ids = (
+            reader.table.row_ids(f"{column} IS NOT NULL") if reader.schema.id_type else np.zeros(0, np.uint64)
+        )
+        if not len(row_ids):
+            return Recall(value=1.0, k=k, sample=0, index=None)
+        rng = np.random.default_rng(seed)
+        chosen = np.sort(rng.choice(row_ids, min(sample, len(row_ids)), replace=False))
+        vectors = reader.table.take(chosen, [column])[column].combine_chunks()
+        queries = vectors.flatten().to_numpy().reshape(len(chosen), -1).astype(np.float32)
+        question = Query(
+            vectors=queries, using=name, limit=k, filter=filter, columns=[], params=SearchParams.parse(params)
+        )
+        found = search(reader, question, explain=True)
+        truth = nearest_exact(reader, name, queries, reader.select(filter), k)
+        distances = found["_distance"].to_numpy()
+        index = found["query_index"].to_numpy()
+        hits = total = 0
+        for i, (rows, exact) in enumerate(truth.hits):
+            # A tie with the k-th distance counts: either point is a true neighbour.
+            bound = exact[-1] + 1e-5 * (1 + abs(exact[-1])) if len(exact) else 0.0
+            hits += min(int((distances[index == i] <= bound).sum()), len(rows))
+            total += len(rows)
+        return Recall(value=hits / max(total, 1), k=k, sample=len(chosen), index=found.plan.index)
+
+    # -- indexes and settings
+
+    @property
+    def indexes(self) -> list[IndexInfo]:
+        """The indexes, with what they cover."""
+        reader = self._read()
+        columns = {column: name or "vector" for name, column in reader.schema.vector_columns.items()}
+        out = []
+        for index in reader.table.indexes:
+            indexed, unindexed = reader.table.index_rows(index.name)
+            stored = reader.index_params(index.name)
+            kind = stored.pop("kind", index.kind)
+            out.append(IndexInfo(
+                name=index.name, kind=kind, on=columns.get(index.column, index.column),
+                rows=indexed, unindexed_rows=unindexed, params=stored,
+            ))  # fmt: skip
+        return out
+
+    def create_index(
+        self,
+        kind: str | None = None,
+        *,
+        using: str | None = None,
+        progress: Callable[[float], None] | None = None,
+        **params: Any,
+    ) -> IndexInfo:
+        """Build an index over a vector; one that is there serves until the new one is committed.
+
+        Args:
+            kind: `ivf_flat`, `ivf_sq`, `ivf_pq`, `ivf_rq`, `ivf_hnsw_flat`, `ivf_hnsw_sq`, `ivf_hnsw_pq`,
+                `hnsw`, or a plugin's; None takes what the vector declares, or `ivf_rq`.
+            using: The vector's name.
+            progress: Called with the share that is done, 0 to 1.
+            params: `m`, `ef_construct`, `ef`, `num_partitions`, `num_bits` …, or `preset=`.
+
+        Raises:
+            InvalidInputError: The kind cannot index such vectors, or a parameter is wrong.
+        """
+        reader = self._writable()
+        name, declared = reader.schema.vector(using)
+        if kind is None:
+            kind, defaults = default_kind(declared)
+            params = {**defaults, **params}
+        chosen = kinds.get(kind)
+        reason = chosen.refuses(declared)
+        if reason is not None:
+            raise InvalidInputError(
+                f"vector {name or 'vector'!r} of {reader.where} cannot have an index of kind {kind!r}: {reason}"
+            )
+        built = build_params(params)
+        build = chosen.build(declared, rows=max(1, reader.rows), params=built)
+        if reader.schema.id_type is None:
+            raise InvalidInputError(
+                f"{reader.where} has no points to index yet",
+                hint="upsert first; optimize() then builds the index",
+            )
+        column = vector_column(name)
+        index = f"{column}_idx"
+        remember = json.dumps({"kind": chosen.name, **built}, separators=(",", ":"))
+        # The settings first: a search between the two commits asks the old index with new settings at worst.
+        reader.table.set_config({f"{CONFIG}index.{index}": remember})
+        table = reader.table.create_index(
+            column,
+            build.kind,
+            name=index,
+            metric=_METRIC[declared.metric],
+            options=build.options,
+            progress=progress,
+        )
+        self._advance(table)
+        return next(i for i in self.indexes if i.name == index)
+
+    def create_payload_index(self, key: str, kind: str | None = None) -> IndexInfo:
+        """Build an index over a payload column; it changes the speed of filters, never their answers.
+
+        Args:
+            key: A payload key that has a column of its own.
+            kind: `btree`, `bitmap` or `label_list`; None chooses by the column's type.
+        """
+        reader = self._writable()
+        if key not in reader.schema.payload:
+            raise UnknownNameError(
+                f"{reader.where} has no payload column {key!r}",
+                hint=did_you_mean(key, reader.schema.payload, what="payload columns"),
+            )
+        column = reader.schema.payload[key]
+        is_list = pa.types.is_list(column.type) or pa.types.is_large_list(column.type)
+        if kind is None:
+            kind = "label_list" if is_list else "bitmap" if pa.types.is_boolean(column.type) else "btree"
+        if kind not in ("btree", "bitmap", "label_list"):
+            raise UnknownNameError(
+                f"payload index kind {kind!r} is not known",
+                hint=did_you_mean(kind, ["btree", "bitmap", "label_list"], what="payload index kinds"),
+            )
+        table = reader.table.create_scalar_index(key, kind, name=f"{key}_idx")
+        self._advance(table)
+        return next(i for i in self.indexes if i.name == f"{key}_idx")
+
+    def drop_index(self, name: str) -> None:
+        """Remove an index by name; searches are exact again."""
+        reader = self._writable()
+        known = [i.name for i in reader.table.indexes]
+        if name not in known:
+            raise UnknownNameError(
+                f"{reader.where} has no index {name!r}", hint=did_you_mean(name, known, what="indexes")
+            )
+        self._advance(reader.table.drop_index(name))
+        self._advance(self._reader.table.set_config({f"{CONFIG}index.{name}": None}))
+
+    def optimize(self, *, progress: Callable[[float], None] | None = None) -> CollectionInfo:
+        """Merge small fragments, bring new rows into the indexes, build indexes that are due.
+
+        An index is due for each vector once as many points as `indexing_threshold` are there. Readers and
+        writers go on meanwhile. Returns `info()` afterwards.
+        """
+        reader = self._writable()
+        if reader.schema.id_type is None:
+            return self.info()
+        self._advance(reader.table.compact())
+        if self._reader.table.indexes:
+            self._advance(self._reader.table.optimize_indexes())
+        reader = self._reader
+        if reader.rows >= max(1, reader.indexing_threshold):
+            have = {i.column for i in reader.table.indexes}
+            due = [
+                (name, p)
+                for name, p in reader.schema.vectors.items()
+                if vector_column(name) not in have and p.metric is not Distance.MANHATTAN
+            ]
+            for at, (name, _) in enumerate(due):
+                report = None if progress is None else _part(progress, at, len(due))
+                self.create_index(using=name, progress=report)
+            if "id" not in have:
+                self._advance(self._reader.table.create_scalar_index("id", "btree", name=ID_INDEX))
+        if progress is not None:
+            progress(1.0)
+        return self.info()
+
+    def configure(
+        self, *, full_scan_threshold: int | None = None, indexing_threshold: int | None = None
+    ) -> None:
+        """Change settings, stored with the collection; None leaves one as it is.
+
+        Args:
+            full_scan_threshold: Searches are exact below so many points, and filters that let fewer
+                points through are answered exactly; 0 always asks the index.
+            indexing_threshold: `optimize()` builds indexes from so many points on.
+        """
+        reader = self._writable()
+        values: dict[str, str | None] = {}
+        for key, value in (
+            ("full_scan_threshold", full_scan_threshold),
+            ("indexing_threshold", indexing_threshold),
+        ):
+            if value is None:
+                continue
+            if isinstance(value, bool) or not isinstance(value, int) or value < 0:
+                raise InvalidInputError(f"{key} is {value!r}; it must be an integer of at least 0")
+            values[CONFIG + key] = str(value)
+        self._advance(reader.table.set_config(values))
+
+    # -- versions
+
+    def versions(self) -> Frame:
+        """Return the versions that this handle can show, oldest first, with rows, bytes and operation."""
+        table = self._read().table
+        found = [v for v in table.versions() if v.number <= table.version]
+        return Frame(pa.table({
+            "version": pa.array([v.number for v in found], pa.int64()),
+            "created_at": pa.array([v.created_at for v in found], pa.timestamp("us", tz="UTC")),
+            "operation": pa.array([table.operation(v.number) for v in found], pa.string()),
+            "rows": pa.array([v.rows for v in found], pa.int64()),
+            "size_bytes": pa.array([v.size_bytes for v in found], pa.int64()),
+        }))  # fmt: skip
+
+    def at(self, version: int | str | datetime) -> Collection:
+        """Return a read-only handle on a version, a snapshot by name, or the state at a time.
+
+        Args:
+            version: A version number, a snapshot's name, or a time (naive is UTC).
+
+        Raises:
+            VersionNotFoundError: There is none.
+        """
+        table = self._read().table
+        if isinstance(version, datetime):
+            moment = version if version.tzinfo else version.replace(tzinfo=UTC)
+            before = [v.number for v in table.versions() if v.created_at <= moment]
+            if not before:
+                raise VersionNotFoundError(
+                    f"collection {self._name!r} has no version of {moment.isoformat()} or before"
+                )
+            number = before[-1]
+        elif isinstance(version, str):
+            tags = table.tags()
+            if version not in tags:
+                raise VersionNotFoundError(
+                    f"collection {self._name!r} has no snapshot {version!r}",
+                    hint=did_you_mean(version, tags, what="snapshots"),
+                )
+            number = tags[version]
+        elif isinstance(version, bool) or not isinstance(version, int):
+            raise InvalidInputError(
+                f"at() takes a version number, a snapshot's name or a datetime, not {version!r}"
+            )
+        else:
+            number = version
+            if number > table.version or number < 1:
+                raise VersionNotFoundError(
+                    f"collection {self._name!r} has no version {number}",
+                    hint=f"versions: 1 to {table.version}",
+                )
+        return Collection(table.at(number), name=self._name, pinned=True)
+
+    # -- export
+
+    def export(
+        self, target: str, *, format: str | None = None, progress: Callable[[int], None] | None = None
+    ) -> int:
+        """Write all points of one version to a file; return how many.
+
+        Args:
+            target: A path or URL.
+            format: `parquet`, `arrow`, `jsonl`, or a plugin's; None goes by the name's ending.
+            progress: Called with the number of points written so far.
+        """
+        from vecdataset.formats import export_points
+
+        return export_points(self, target, format=format, progress=progress)
+
+
+_METRIC: Final = {Distance.COSINE: "cosine", Distance.DOT: "dot", Distance.EUCLID: "l2"}
+
+
+def _part(progress: Callable[[float], None], at: int, of: int) -> Callable[[float], None]:
+    return lambda share: progress((at + share) / of)
+
+
+def _one_of(ids: Any, filter: Any, verb: str) -> None:
+    if (ids is None) == (filter is None):
+        raise InvalidInputError(
+            f"{verb} takes ids or a filter" + (", not both" if ids is not None else "; neither was given")
+        )
+
+
+def _ids_of(vector: Any) -> list[PointId] | None:
+    if isinstance(vector, Id):
+        return [vector.value]
+    if isinstance(vector, list | tuple) and vector and all(isinstance(v, Id) for v in vector):
+        return [v.value for v in vector]
+    return None
+
+
+def _by_ids(reader: Reader, ids: pa.Array | None) -> Selection:
+    assert ids is not None
+    if reader.schema.id_type is None or not len(ids):
+        return Selection("false", None, "sql")
+    conditions = list(reader.id_literals(ids))
+    if len(conditions) == 1:
+        return Selection(conditions[0], None, "sql")
+    rows = np.concatenate([reader.table.row_ids(sql) for sql in conditions])
+    return Selection(None, np.unique(rows), "sql+rows")
+
+
+def _empty(reader: Reader, names: Sequence[str]) -> pa.Table:
+    own = reader.table.schema
+    fields = [pa.field("id", reader.schema.id_arrow_type)] if "id" not in own.names else []
+    fields += [own.field(n).remove_metadata() for n in ("id", *names) if n in own.names]
+    return pa.schema(fields).empty_table()
+
+
+# ---------------------------------------------------------------------------- scroll
+
+_CURSOR: Final = "v1."
+
+
+def _cursor(reader: Reader, last: int | str | None, skip: int) -> str:
+    text = json.dumps([reader.table.version, last, skip], separators=(",", ":"))
+    return _CURSOR + base64.urlsafe_b64encode(text.encode()).decode().rstrip("=")
+
+
+def _decode_cursor(text: str) -> tuple[int, Any, int]:
+    body = text.removeprefix(_CURSOR)
+    try:
+        version, last, skip = json.loads(base64.urlsafe_b64decode(body + "=" * (-len(body) % 4)))
+        return int(version), last, int(skip)
+    except (ValueError, TypeError):
+        raise InvalidInputError(f"scroll offset {text!r} is not one that a scroll returned") from None
+
+
+def _id_page(
+    reader: Reader, selection: Selection, start: Any, inclusive: bool, limit: int
+) -> tuple[np.ndarray, int | str | None, bool]:
+    """Return row ids of a page in id order, its last stored id, and whether there is more."""
+    if reader.schema.id_type == "mixed":
+        return _mixed_page(reader, selection, start, inclusive, limit)
+    parts = []
+    if selection.rows is None:
+        conditions = [f"({selection.sql})"] if selection.sql else []
+        if start is not None:
+            conditions.append(f"id {'>=' if inclusive else '>'} {id_literal(start)}")
+        found = reader.table.read(
+            ["id"],
+            filter=" AND ".join(conditions) or None,
+            order_by=[("id", True)],
+            limit=limit + 1,
+            row_ids=True,
+        )
+        parts.append(found)
+    else:
+        for batch in reader.stream(["id"], selection, row_ids=True):
+            parts.append(pa.Table.from_batches([batch]))
+        if not parts:
+            return np.zeros(0, np.uint64), None, False
+        found = pa.concat_tables(parts).sort_by("id")
+        if start is not None:
+            import pyarrow.compute as pc
+
+            bound = pa.scalar(start, found["id"].type)
+            compare = pc.greater_equal if inclusive else pc.greater
+            found = found.filter(compare(found["id"], bound))
+    page = found.slice(0, limit)
+    last = page["id"][-1].as_py() if len(page) else None
+    return page["_rowid"].to_numpy(), last, len(found) > limit
+
+
+def _mixed_page(
+    reader: Reader, selection: Selection, start: Any, inclusive: bool, limit: int
+) -> tuple[np.ndarray, int | str | None, bool]:
+    """As `_id_page`, for ids whose stored text does not sort as they do: all ids are looked at."""
+
+    def key(text: str) -> tuple[int, int, str]:
+        return id_sort_key(int(text) if text.isdigit() else text)
+
+    entries: list[tuple[tuple[int, int, str], str, int]] = []
+    floor = None if start is None else key(start)
+    for batch in reader.stream(["id"], selection, row_ids=True):
+        for text, row in zip(batch.column("id").to_pylist(), batch.column("_rowid").to_pylist(), strict=True):
+            own = key(text)
+            if floor is None or own > floor or (inclusive and own == floor):
+                entries.append((own, text, row))
+    entries.sort()
+    page = entries[:limit]
+    return (
+        np.array([row for _, _, row in page], np.uint64),
+        page[-1][1] if page else None,
+        len(entries) > limit,
+    )
+
+
+def _ordered_page(
+    reader: Reader, selection: Selection, order_by: str | Mapping[str, Any], limit: int, skip: int
+) -> tuple[np.ndarray, bool]:
+    if isinstance(order_by, str):
+        key, ascending = order_by, True
+    else:
+        unknown = set(order_by) - {"key", "direction"}
+        if unknown or "key" not in order_by:
+            raise InvalidInputError(
+                f"order_by is {dict(order_by)!r}",
+                hint="pass a key, or {'key': …, 'direction': 'asc' | 'desc'}",
+            )
+        key = order_by["key"]
+        direction = order_by.get("direction", "asc")
+        if direction not in ("asc", "desc"):
+            raise InvalidInputError(f"order_by direction is {direction!r}; it must be 'asc' or 'desc'")
+        ascending = direction == "asc"
+    if key not in reader.schema.payload:
+        raise UnknownNameError(
+            f"{reader.where} has no payload column {key!r} to order by",
+            hint=did_you_mean(key, reader.schema.payload, what="payload columns"),
+        )
+    if key in reader.extra_keys and not reader.schema.payload[key].json_number:
+        raise NotSupportedError(f"payload key {key!r} holds values of several types; it cannot order points")
+    order = [(key, ascending), ("id", True)]
+    if selection.rows is None:
+        sql = f"(`{key}` IS NOT NULL)" + (f" AND ({selection.sql})" if selection.sql else "")
+        found = reader.table.read(
+            [key, "id"], filter=sql, order_by=order, limit=limit + 1, offset=skip or None, row_ids=True
+        )
+        rows = found["_rowid"].to_numpy()
+    else:
+        batches = list(reader.stream([key, "id"], selection, row_ids=True))
+        if not batches:
+            return np.zeros(0, np.uint64), False
+        table = pa.Table.from_batches(batches)
+        table = table.filter(table[key].is_valid())
+        names = [(n, "ascending" if up else "descending") for n, up in order]
+        rows = table.sort_by(names)["_rowid"].to_numpy()[skip : skip + limit + 1]
+    return rows[:limit], len(rows) > limit
+
+
+# ------------------------------------------------------------------- create and open
+
+
+def create(
+    url: Any,
+    *,
+    vectors: VectorParams | Mapping[str, VectorParams],
+    sparse: Mapping[str, SparseVectorParams] | None = None,
+    id_type: str | None = None,
+    filesystem: Any = None,
+    storage_options: Mapping[str, Any] | None = None,
+    exist_ok: bool = False,
+    full_scan_threshold: int | None = None,
+    indexing_threshold: int | None = None,
+) -> Collection:
+    """Make an empty collection.
+
+    Args:
+        url: A path or URL: the collection is this folder.
+        vectors: One `VectorParams`, or a dict of them by name.
+        sparse: Sparse vectors by name.
+        id_type: `uint64`, `uuid`, `string` or `mixed`; None lets the first points decide.
+        filesystem: An fsspec filesystem to use instead of the URL's scheme.
+        storage_options: fsspec's options of the filesystem.
+        exist_ok: Return the collection that is there, if its vectors are the same.
+        full_scan_threshold: See `Collection.configure`.
+        indexing_threshold: See `Collection.configure`.
+
+    Raises:
+        CollectionExistsError: A collection, or something else, stands there.
+    """
+    schema = declare(vectors, sparse=sparse, id_type=id_type)
+    for params in schema.vectors.values():
+        check_declared(params)
+    location = storage.resolve(url, filesystem=filesystem, storage_options=storage_options)
+    return create_at(
+        location, schema, exist_ok=exist_ok, thresholds=(full_scan_threshold, indexing_threshold)
+    )
+
+
+def create_at(
+    location: Location,
+    schema: CollectionSchema,
+    *,
+    exist_ok: bool,
+    thresholds: tuple[int | None, int | None] = (None, None),
+) -> Collection:
+    """Make a collection at a resolved location; `create` and `Catalog.create` come here."""
+    _refuse_other_content(location)
+    try:
+        table = engine.create_table(location, schema.to_arrow())
+    except CollectionExistsError:
+        table = engine.open_table(location)
+        existing = Reader(table, name=location.name)
+        if existing.dropped_at is not None:
+            # The dropped one stays reachable: its last version is tagged, and this one stands on top.
+            table = table.claim(f"{CONFIG}dropped_at").overwrite(schema.to_arrow())
+        elif exist_ok:
+            _check_same(existing, schema)
+            return Collection(table, name=location.name)
+        else:
+            raise
+    collection = Collection(table, name=location.name)
+    if thresholds != (None, None):
+        collection.configure(full_scan_threshold=thresholds[0], indexing_threshold=thresholds[1])
+    return collection
+
+
+def _refuse_other_content(location: Location) -> None:
+    if location.kind != "local":
+        return
+    from pathlib import Path
+
+    path = Path(location.uri)
+    if path.is_file() or (path.is_dir() and any(path.iterdir()) and not (path / "_versions").is_dir()):
+        raise CollectionExistsError(
+            f"{location.url} holds something that is not a collection",
+            hint="choose another path; nothing was written",
+        )
+
+
+def _check_same(reader: Reader, schema: CollectionSchema) -> None:
+    have = {n: p.to_json() for n, p in reader.schema.vectors.items()}
+    want = {n: p.to_json() for n, p in schema.vectors.items()}
+    if have != want:
+        raise CollectionExistsError(
+            f"{reader.where} exists with vectors {have}; {want} were asked for",
+            hint="open it as it is, or choose another name",
+        )
+    if schema.id_type is not None and reader.schema.id_type not in (None, schema.id_type):
+        raise CollectionExistsError(
+            f"{reader.where} exists with ids of type {reader.schema.id_type}; {schema.id_type} was asked for"
+        )
+
+
+def open_collection(
+    url: Any,
+    *,
+    version: int | str | datetime | None = None,
+    filesystem: Any = None,
+    storage_options: Mapping[str, Any] | None = None,
+    max_staleness_s: float | None = None,
+) -> Collection:
+    """Open a collection; public as `vecdataset.open`.
+
+    Args:
+        url: A path or URL.
+        version: A version, snapshot or time to show, read-only; None is the newest.
+        filesystem: An fsspec filesystem to use instead of the URL's scheme.
+        storage_options: fsspec's options of the filesystem.
+        max_staleness_s: Others' commits are seen after at most so many seconds; None is 0 on
+            local disks and 1 on remote stores.
+
+    Raises:
+        CollectionNotFoundError: No collection is there.
+        InvalidInputError: Something else is there.
+    """
+    location = storage.resolve(url, filesystem=filesystem, storage_options=storage_options)
+    collection = open_at(location, max_staleness_s=max_staleness_s)
+    return collection if version is None else collection.at(version)
+
+
+def open_at(location: Location, *, max_staleness_s: float | None = None) -> Collection:
+    """Open the collection at a resolved location."""
+    try:
+        table = engine.open_table(location)
+    except CollectionNotFoundError as exc:
+        raise _not_found(location) from exc
+    collection = Collection(table, name=location.name, max_staleness_s=max_staleness_s)
+    _refuse_dropped(collection._reader)  # noqa: SLF001
+    return collection
+
+
+def _not_found(location: Location) -> Exception:
+    if location.kind == "local":
+        from pathlib import Path
+
+        if Path(location.uri).exists():
+            return InvalidInputError(
+                f"{location.url} exists, and is not a collection",
+                hint="a collection is a folder that create() made",
+            )
+    return CollectionNotFoundError(
+        f"no collection at {location.url}", hint=f"create({location.url!r}, vectors=…) makes one"
+    )
+
+
+def _refuse_dropped(reader: Reader) -> None:
+    if reader.dropped_at is not None:
+        raise CollectionNotFoundError(
+            f"{reader.where} was dropped at {reader.dropped_at}",
+            hint="Catalog(root).undrop(name), or `vecdataset undrop`, brings it back",
+        )
+
+
+def adopt(
+    url: Any,
+    *,
+    id: str,
+    vectors: VectorParams | Mapping[str, VectorParams] | str | Mapping[str, str] | None = None,
+    filesystem: Any = None,
+    storage_options: Mapping[str, Any] | None = None,
+) -> Collection:
+    """Make an existing Lance dataset a collection, in place; only metadata is written.
+
+    Columns keep their data and are renamed: the id column to `id`, vector columns to `vector` or
+    `<name>__vector`. Everything else becomes payload.
+
+    Args:
+        url: The dataset.
+        id: Its id column: unsigned integers, or text; without nulls and duplicates.
+        vectors: Which columns are vectors. None takes every fixed-size list of floats, with Cosine;
+            a dict maps column names to `VectorParams` (one column becomes the unnamed vector).
+        filesystem: An fsspec filesystem to use instead of the URL's scheme.
+        storage_options: fsspec's options of the filesystem.
+
+    Raises:
+        InvalidInputError: A column is missing or of a type that cannot serve.
+    """
+    from vecdataset.adoption import adopt_table
+
+    location = storage.resolve(url, filesystem=filesystem, storage_options=storage_options)
+    table = adopt_table(engine.open_table(location), id=id, vectors=vectors)
+    return Collection(table, name=location.name)
+
+
+__all__ = [
+    "Collection",
+    "CollectionInfo",
+    "IndexInfo",
+    "Recall",
+    "adopt",
+    "create",
+    "create_at",
+    "open_at",
+    "open_collection",
+]

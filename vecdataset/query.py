@@ -1,0 +1,541 @@
+"""Nearest-neighbour search over a reader: plan, run, shape.
+
+The plan is one of two. *Exact* compares the query with every selected vector, read as a
+stream: below `full_scan_threshold` rows, where no index covers the vector, where a filter lets
+few rows through, and where an index cannot give the right answer (an all-zero query, or a
+zero vector among the hits, under Cosine). *Index* asks Lance's index, which also compares rows that it
+does not cover yet, one by one. The filter comes before the search in both; if an index
+returns fewer hits than match, the search is run again exactly.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, replace
+from typing import Any, Final
+
+import numpy as np
+import pyarrow as pa
+
+from vecdataset.engine import LanceIndex
+from vecdataset.errors import InvalidInputError, InvalidVectorError
+from vecdataset.frames import ScoredPoints
+from vecdataset.indexes import SearchParams, kinds
+from vecdataset.reader import Reader, Selection
+from vecdataset.schema import Distance, VectorParams, vector_column
+
+MAX_LIMIT: Final = 100_000
+EXACT_MATCHES: Final = 5_000
+"""A filter that lets fewer rows through is answered by comparing with each of them."""
+_SCAN_BYTES: Final = 8 << 20
+_TAKE_AT_MOST: Final = 0.1
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Query:
+    """A batch of nearest-neighbour questions that share everything but the vector."""
+
+    vectors: np.ndarray
+    """float32 `[n, size]`."""
+    using: str
+    """The vector's name."""
+    limit: int = 10
+    offset: int = 0
+    filter: Any = None
+    params: SearchParams = SearchParams()
+    columns: Sequence[str] | None = None
+    with_vectors: bool | Sequence[str] = False
+    score_threshold: float | None = None
+    exclude: Sequence[int | str] | None = None
+    """Stored id per query that is left out of its own answer."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Plan:
+    """How a search ran; `print(plan)` shows it."""
+
+    strategy: str
+    """`exact` or `index`."""
+    reason: str
+    """Why."""
+    index: str | None
+    """The index that was asked."""
+    kind: str | None
+    """Its kind."""
+    filter: str
+    """How the filter ran: `none`, `sql`, or `sql+rows` where some rows were decided one by one."""
+    matched: int | None
+    """Rows that the filter lets through; None where nobody had to count."""
+    rows_scanned: int
+    """Vectors compared one by one."""
+    rows: int
+    """Points in the collection."""
+    version: int
+    """The version that was searched."""
+    queries: int
+    """How many questions were answered."""
+    probe: Mapping[str, Any]
+    """What the index was told."""
+    elapsed_ms: float
+    """Wall time of the whole search."""
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return the plan as plain values."""
+        return asdict(self)
+
+    def __str__(self) -> str:
+        how = f"index {self.index} ({self.kind})" if self.index else "exact scan"
+        lines = [
+            f"{how}: {self.reason}",
+            f"  filter   {self.filter}"
+            + (f", {self.matched:,} rows match" if self.matched is not None else ""),
+            f"  scanned  {self.rows_scanned:,} of {self.rows:,} rows one by one",
+            f"  version  {self.version}, {self.queries} quer{'y' if self.queries == 1 else 'ies'}",
+            f"  time     {self.elapsed_ms:.1f} ms",
+        ]
+        if self.probe:
+            shown = ", ".join(f"{k}={v}" for k, v in self.probe.items() if v is not None)
+            lines.insert(1, f"  probe    {shown}")
+        return "\n".join(lines)
+
+
+# ------------------------------------------------------------------------- running
+
+
+def search(reader: Reader, query: Query, *, explain: bool = False) -> ScoredPoints:
+    """Answer a batch of questions on one version.
+
+    Returns:
+        Columns `query_index` (int32), `id`, `score` and `_distance` (float32), then payload and
+        vectors as asked; best first within each query.
+    """
+    started = time.perf_counter()
+    params = reader.schema.vectors[query.using]
+    _check_window(query)
+    columns, keys = reader.output(query.columns, query.with_vectors)
+    wanted = query.limit + query.offset + (1 if query.exclude is not None else 0)
+    selection = reader.select(query.filter)
+    plan = _plan(reader, query, params, selection, wanted)
+    if plan.index is not None:
+        hits, plan = _through_index(reader, query, params, selection, wanted, columns, plan)
+    else:
+        hits, plan = _exactly(reader, query, params, selection, wanted, columns, plan)
+    table = _finish(hits, query, params)
+    table = reader.shape(table, keys)
+    if explain:
+        plan = replace(plan, elapsed_ms=(time.perf_counter() - started) * 1e3)
+    return ScoredPoints(
+        table,
+        plan=plan if explain else None,
+        id_type=reader.schema.id_type,
+        numbers=reader.numbers,
+    )
+
+
+def _check_window(query: Query) -> None:
+    for name, value, least in (("limit", query.limit, 1), ("offset", query.offset, 0)):
+        if isinstance(value, bool) or not isinstance(value, int | np.integer) or value < least:
+            raise InvalidInputError(f"{name} is {value!r}; it must be an integer of at least {least}")
+    if query.limit + query.offset > MAX_LIMIT:
+        raise InvalidInputError(f"limit + offset is {query.limit + query.offset:,}; at most {MAX_LIMIT:,} go")
+
+
+def query_vectors(vector: Any, params: VectorParams, *, name: str, where: str) -> np.ndarray:
+    """Return query vectors as float32 `[n, size]`.
+
+    Raises:
+        InvalidVectorError: Wrong size or shape, not numbers, NaN or infinite.
+    """
+    label = repr(name or "vector")
+    if isinstance(vector, pa.Array | pa.ChunkedArray):
+        vector = (
+            vector.to_pylist()
+            if not pa.types.is_floating(vector.type)
+            else vector.to_numpy(zero_copy_only=False)
+        )
+    try:
+        array = np.asarray(vector)
+    except ValueError:
+        raise InvalidVectorError(
+            f"the query vectors for {label} differ in size; {where} declares {params.size}"
+        ) from None
+    if array.dtype.kind not in "fiu":
+        raise InvalidVectorError(
+            f"the query for vector {label} is of type {type(vector).__name__}"
+            + (f" with elements of {array.dtype}" if array.size else "")
+            + f"; {where} searches with {params.size} numbers"
+        )
+    if array.ndim not in (1, 2) or array.shape[-1] != params.size:
+        raise InvalidVectorError(
+            f"the query for vector {label} has shape {list(array.shape)}; {where} declares size {params.size}"
+        )
+    out = np.ascontiguousarray(np.atleast_2d(array), dtype=np.float32)
+    if not np.isfinite(out).all():
+        raise InvalidVectorError(f"the query for vector {label} holds NaN or infinity")
+    return out
+
+
+# ------------------------------------------------------------------------ planning
+
+
+def _plan(reader: Reader, query: Query, params: VectorParams, selection: Selection, wanted: int) -> Plan:
+    index, reason = _usable_index(reader, query, params)
+    matched: int | None = None
+    if selection.rows is not None:
+        matched = len(selection.rows)
+    if index is not None and not selection.everything:
+        matched = reader.count(selection)
+        if matched < min(reader.full_scan_threshold, EXACT_MATCHES):
+            index, reason = None, f"the filter lets {matched:,} rows through"
+    return Plan(
+        strategy="exact" if index is None else "index",
+        reason=reason,
+        index=None if index is None else index.name,
+        kind=None if index is None else _kind_of(reader, index),
+        filter=selection.how,
+        matched=matched,
+        rows_scanned=0,
+        rows=reader.rows,
+        version=reader.table.version,
+        queries=len(query.vectors),
+        probe={},
+        elapsed_ms=0.0,
+    )
+
+
+def _kind_of(reader: Reader, index: LanceIndex) -> str:
+    kind = reader.index_params(index.name).get("kind", index.kind)
+    return kind if kind in kinds else "ivf_flat"
+
+
+def _usable_index(reader: Reader, query: Query, params: VectorParams) -> tuple[LanceIndex | None, str]:
+    if query.params.exact:
+        return None, "exact was asked for"
+    if reader.rows < reader.full_scan_threshold:
+        return None, f"{reader.rows:,} rows are below full_scan_threshold {reader.full_scan_threshold:,}"
+    column = vector_column(query.using)
+    found = next((i for i in reader.table.indexes if i.column == column and i.kind.startswith("ivf")), None)
+    if found is None:
+        return None, "no index covers the vector; optimize() builds one"
+    if params.metric is Distance.COSINE and not np.einsum("ij,ij->i", query.vectors, query.vectors).all():
+        return None, "a zero query has no direction that an index could follow"
+    return found, "an index covers the vector"
+
+
+# ---------------------------------------------------------------------- via an index
+
+
+def _through_index(
+    reader: Reader,
+    query: Query,
+    params: VectorParams,
+    selection: Selection,
+    wanted: int,
+    columns: list[str],
+    plan: Plan,
+) -> tuple[pa.Table, Plan]:
+    assert plan.index is not None
+    assert plan.kind is not None
+    available = plan.rows if plan.matched is None else plan.matched
+    expected = min(wanted, available)
+    if expected == 0:
+        return _exactly(reader, query, params, selection, wanted, columns, plan)
+    probe = kinds.get(plan.kind).probe(
+        k=expected,
+        selectivity=1.0 if plan.matched is None else plan.matched / max(plan.rows, 1),
+        built=reader.index_params(plan.index),
+        params=query.params,
+    )
+    n = len(query.vectors)
+    vectors = (
+        pa.array(query.vectors[0])
+        if n == 1
+        else pa.FixedSizeListArray.from_arrays(pa.array(query.vectors.reshape(-1)), params.size)
+    )
+    hits = reader.table.nearest(
+        vector_column(query.using),
+        vectors,
+        k=expected,
+        columns=[*(["query_index"] if n > 1 else []), "id", "_distance", *columns],
+        filter=selection.sql,
+        allow=selection.rows,
+        probe=probe,
+    )
+    distance = hits["_distance"].to_numpy()
+    short = len(hits) < expected * n
+    if short or (
+        # A zero vector scores 0 under Cosine; Lance leaves it out, so it matters once a hit is worse.
+        params.metric is Distance.COSINE
+        and query.using in reader.zero_vectors
+        and bool((distance >= 1.0).any())
+    ):
+        if short and _missing_vectors(reader, query, selection, len(hits), expected, n):
+            return _shape_distance(hits, distance, params, n), replace(plan, probe=probe)
+        reason = "the index returned fewer hits than match" if short else "zero vectors are among the hits"
+        return _exactly(
+            reader,
+            query,
+            params,
+            selection,
+            wanted,
+            columns,
+            replace(plan, index=None, kind=None, reason=reason),
+        )
+    return _shape_distance(hits, distance, params, n), replace(plan, probe=probe)
+
+
+def _missing_vectors(
+    reader: Reader, query: Query, selection: Selection, found: int, expected: int, n: int
+) -> bool:
+    """Return whether the hits are few only because matching points lack the vector."""
+    if selection.rows is not None:
+        return False
+    present = f"{vector_column(query.using)} IS NOT NULL"
+    sql = present if selection.sql is None else f"({selection.sql}) AND {present}"
+    return found == min(expected, reader.table.count(sql)) * n
+
+
+def _shape_distance(hits: pa.Table, distance: np.ndarray, params: VectorParams, n: int) -> pa.Table:
+    """Return hits with `_distance` as this library means it."""
+    if params.metric is Distance.EUCLID:
+        distance = np.sqrt(np.maximum(distance, 0))  # Lance's L2 is squared.
+    elif params.metric is Distance.DOT:
+        distance = distance - np.float32(1)  # Lance's dot is 1 − q·x.
+    hits = hits.set_column(hits.column_names.index("_distance"), "_distance", pa.array(distance))
+    if n == 1:
+        hits = hits.add_column(0, "query_index", pa.array(np.zeros(len(hits), np.int32)))
+    return hits
+
+
+# ------------------------------------------------------------------------- exactly
+
+
+def _exactly(
+    reader: Reader,
+    query: Query,
+    params: VectorParams,
+    selection: Selection,
+    wanted: int,
+    columns: list[str],
+    plan: Plan,
+) -> tuple[pa.Table, Plan]:
+    best = nearest_exact(reader, query.using, query.vectors, selection, wanted)
+    row_ids = np.concatenate([rows for rows, _ in best.hits]) if best.hits else np.zeros(0, np.uint64)
+    distances = np.concatenate([d for _, d in best.hits]) if best.hits else np.zeros(0, np.float32)
+    index = np.repeat(np.arange(len(best.hits), dtype=np.int32), [len(r) for r, _ in best.hits])
+    if len(row_ids):
+        # One row may be a hit of several queries: it is fetched once.
+        distinct, back = np.unique(row_ids, return_inverse=True)
+        taken = reader.table.take(distinct, ["id", *columns])
+        taken = taken.take(pa.array(back)) if len(distinct) != len(row_ids) or n_unsorted(back) else taken
+    else:
+        names = ["id", *columns]
+        fields = [
+            reader.table.schema.field(c).remove_metadata() for c in names if c in reader.table.schema.names
+        ]
+        taken = pa.schema(fields).empty_table()
+        if "id" not in taken.column_names:
+            taken = taken.add_column(0, "id", pa.nulls(0, pa.uint64()))
+    hits = taken.add_column(1, "_distance", pa.array(distances.astype(np.float32)))
+    hits = hits.add_column(0, "query_index", pa.array(index))
+    return hits, replace(plan, strategy="exact", index=None, kind=None, rows_scanned=best.scanned)
+
+
+def n_unsorted(back: np.ndarray) -> bool:
+    """Return whether positions are out of order."""
+    return bool((np.diff(back) < 0).any())
+
+
+@dataclass(slots=True)
+class Best:
+    """The nearest rows of each query so far."""
+
+    hits: list[tuple[np.ndarray, np.ndarray]]
+    """Row ids and distances a query, nearest first."""
+    scanned: int = 0
+    """Vectors compared."""
+
+
+def nearest_exact(reader: Reader, using: str, vectors: np.ndarray, selection: Selection, k: int) -> Best:
+    """Return the `k` nearest selected rows of each query, by comparing with all of them.
+
+    Reads the column as a stream: memory is bounded by a few batches and `k` rows a query.
+    Distances of the hits are computed in float64 from the stored values.
+    """
+    params = reader.schema.vectors[using]
+    column = vector_column(using)
+    n = len(vectors)
+    best = Best([(np.zeros(0, np.uint64), np.zeros(0, np.float64)) for _ in range(n)])
+    if k <= 0:
+        return best
+    batch_rows = max(256, _SCAN_BYTES // (params.size * 4))
+    metric = _METRICS[params.metric](vectors)
+    selected, keep = selection, None
+    if selection.rows is not None and len(selection.rows) > _TAKE_AT_MOST * reader.rows:
+        # Many single rows are slower to take than the column is to read.
+        selected, keep = replace(selection, rows=None), selection.rows
+    for batch in reader.stream([column], selected, batch_rows=batch_rows, row_ids=True):
+        row_ids = batch.column("_rowid").to_numpy()
+        stored = batch.column(column)
+        if stored.null_count:
+            valid = stored.is_valid().to_numpy(zero_copy_only=False)
+            row_ids = row_ids[valid]
+            stored = stored.drop_null()
+        if not len(stored):
+            continue
+        matrix = stored.flatten().to_numpy(zero_copy_only=False).reshape(-1, params.size)
+        if keep is not None:
+            inside = np.isin(row_ids, keep, assume_unique=True)
+            row_ids, matrix = row_ids[inside], matrix[inside]
+            if not len(row_ids):
+                continue
+        matrix = matrix.astype(np.float32, copy=False)
+        best.scanned += len(matrix)
+        rough = metric.rough(matrix)
+        for i in range(n):
+            best.hits[i] = _merge_best(best.hits[i], row_ids, matrix, rough[i], metric, i, k)
+    return best
+
+
+def _merge_best(
+    have: tuple[np.ndarray, np.ndarray],
+    row_ids: np.ndarray,
+    matrix: np.ndarray,
+    rough: np.ndarray,
+    metric: _Metric,
+    i: int,
+    k: int,
+) -> tuple[np.ndarray, np.ndarray]:
+    # The rough distances choose some more than k; those are computed again in float64.
+    spare = min(len(rough), k + 8 + k // 8)
+    at = np.argpartition(rough, spare - 1)[:spare] if spare < len(rough) else np.arange(len(rough))
+    if len(have[0]) >= k:
+        worst = have[1][k - 1]
+        at = at[rough[at] <= worst + metric.slack(worst)]
+        if not len(at):
+            return have
+    distance = metric.precise(i, matrix[at])
+    ids = np.concatenate([have[0], row_ids[at]])
+    distances = np.concatenate([have[1], distance])
+    order = np.lexsort((ids, distances))[:k]
+    return ids[order], distances[order]
+
+
+class _Metric:
+    """Distances of a batch of queries to the rows of a matrix, rough for all and precise for some."""
+
+    def __init__(self, queries: np.ndarray) -> None:
+        self.queries = queries
+        self.wide = queries.astype(np.float64)
+
+    def rough(self, matrix: np.ndarray) -> np.ndarray:
+        """Return float32 `[queries, rows]`, good enough to choose candidates."""
+        raise NotImplementedError
+
+    def precise(self, i: int, rows: np.ndarray) -> np.ndarray:
+        """Return float64 distances of some rows to query `i`."""
+        raise NotImplementedError
+
+    @staticmethod
+    def slack(worst: float) -> float:
+        """Return how far a rough distance may be off."""
+        return 1e-3 * (1.0 + abs(worst))
+
+
+class _Cosine(_Metric):
+    def rough(self, matrix: np.ndarray) -> np.ndarray:
+        with np.errstate(over="ignore", under="ignore", invalid="ignore", divide="ignore"):
+            norms = np.sqrt(np.einsum("ij,ij->i", matrix, matrix))
+            own = np.sqrt(np.einsum("ij,ij->i", self.queries, self.queries))
+            cosine = (self.queries @ matrix.T) / (own[:, None] * norms[None, :])
+        # Where squares overflow or underflow the rough value says nothing: such rows are looked at again.
+        return np.where(np.isfinite(cosine), 1 - cosine, -np.inf if norms.max() > 1e18 else 1.0)
+
+    def precise(self, i: int, rows: np.ndarray) -> np.ndarray:
+        wide = rows.astype(np.float64)
+        norms = np.sqrt(np.einsum("ij,ij->i", wide, wide)) * np.sqrt(self.wide[i] @ self.wide[i])
+        dots = wide @ self.wide[i]
+        return 1.0 - np.divide(dots, norms, out=np.zeros_like(dots), where=norms > 0)
+
+
+class _Dot(_Metric):
+    def rough(self, matrix: np.ndarray) -> np.ndarray:
+        return -(self.queries @ matrix.T)
+
+    def precise(self, i: int, rows: np.ndarray) -> np.ndarray:
+        return -(rows.astype(np.float64) @ self.wide[i])
+
+
+class _Euclid(_Metric):
+    def rough(self, matrix: np.ndarray) -> np.ndarray:
+        # Differences, not |a|² − 2ab + |b|²: that loses near neighbours of long vectors to rounding.
+        out = np.empty((len(self.queries), len(matrix)), np.float32)
+        spare = np.empty_like(matrix)
+        for i, query in enumerate(self.queries):
+            np.subtract(matrix, query, out=spare)
+            np.einsum("ij,ij->i", spare, spare, out=out[i])
+        return np.sqrt(out, out=out)
+
+    def precise(self, i: int, rows: np.ndarray) -> np.ndarray:
+        difference = rows.astype(np.float64) - self.wide[i]
+        return np.sqrt(np.einsum("ij,ij->i", difference, difference))
+
+
+class _Manhattan(_Metric):
+    def rough(self, matrix: np.ndarray) -> np.ndarray:
+        out = np.empty((len(self.queries), len(matrix)), np.float32)
+        spare = np.empty_like(matrix)
+        ones = np.ones(matrix.shape[1], np.float32)
+        for i, query in enumerate(self.queries):
+            np.subtract(matrix, query, out=spare)
+            np.abs(spare, out=spare)
+            np.dot(spare, ones, out=out[i])
+        return out
+
+    def precise(self, i: int, rows: np.ndarray) -> np.ndarray:
+        return np.abs(rows.astype(np.float64) - self.wide[i]).sum(axis=1)
+
+
+_METRICS: Final[dict[Distance, type[_Metric]]] = {
+    Distance.COSINE: _Cosine,
+    Distance.DOT: _Dot,
+    Distance.EUCLID: _Euclid,
+    Distance.MANHATTAN: _Manhattan,
+}
+
+
+# ------------------------------------------------------------------------ finishing
+
+
+def _finish(hits: pa.Table, query: Query, params: VectorParams) -> pa.Table:
+    """Return hits in order with `score`, without what offset, limit and threshold leave out."""
+    names = [n for n in hits.column_names if n not in ("query_index", "id", "_distance")]
+    distance = hits["_distance"].to_numpy()
+    if params.metric is Distance.COSINE:
+        score = np.float32(1) - distance
+    elif params.metric is Distance.DOT:
+        score = -distance
+    else:
+        score = distance
+    columns = [hits["query_index"], hits["id"], pa.array(score), hits["_distance"], *(hits[n] for n in names)]
+    out = pa.Table.from_arrays(columns, names=["query_index", "id", "score", "_distance", *names])
+    if query.exclude is None and not query.offset and query.score_threshold is None:
+        return out
+    keep = np.ones(len(out), bool)
+    index = out["query_index"].to_numpy()
+    if query.exclude is not None:
+        ids = out["id"].to_pylist()
+        keep &= np.fromiter((ids[r] != query.exclude[index[r]] for r in range(len(out))), bool, len(out))
+    if query.score_threshold is not None:
+        keep &= (
+            score >= query.score_threshold
+            if params.metric.higher_is_better
+            else score <= query.score_threshold
+        )
+    # Rank within its query among what is kept: offset and limit count those.
+    starts = np.searchsorted(index, np.arange(len(query.vectors)))
+    before = np.concatenate([[0], np.cumsum(keep)])
+    rank = before[1:] - 1 - before[starts[index]] if len(out) else np.zeros(0, int)
+    keep &= (rank >= query.offset) & (rank < query.offset + query.limit)
+    return out.filter(pa.array(keep))

@@ -1,0 +1,272 @@
+"""One version of a collection, resolved: declaration, settings, and filters as row selections."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Any, Final
+
+import numpy as np
+import pyarrow as pa
+
+from vecdataset.engine import Table
+from vecdataset.errors import InvalidInputError, UnknownNameError, did_you_mean
+from vecdataset.filters import Filter, check_names, compile_lance
+from vecdataset.frames import Frame
+from vecdataset.ids import decode_ids
+from vecdataset.schema import (
+    DEFAULT_THRESHOLD,
+    EXTRA,
+    CollectionSchema,
+    vector_column,
+)
+
+CONFIG: Final = "vecdataset."
+DIRTY_BATCH_ROWS: Final = 8_192
+
+
+@dataclass(frozen=True, slots=True)
+class Selection:
+    """The rows that a filter lets through, as Lance SQL or as row ids."""
+
+    sql: str | None
+    """Lance SQL; None where `rows` says it, or everything matches."""
+    rows: np.ndarray | None
+    """Row ids, ascending, where the filter could not be said in SQL alone."""
+    how: str
+    """For plans: `none`, `sql`, `sql+rows`."""
+
+    @property
+    def everything(self) -> bool:
+        """Whether there is no filter."""
+        return self.sql is None and self.rows is None
+
+
+EVERYTHING: Final = Selection(None, None, "none")
+
+
+class Reader:
+    """A version of a collection to read from: immutable, safe in any number of threads."""
+
+    def __init__(self, table: Table, *, name: str) -> None:
+        """Resolve a table.
+
+        Args:
+            table: One version of the dataset.
+            name: The collection's name, for messages.
+        """
+        self.table = table
+        self.name = name
+        self.schema = CollectionSchema.from_arrow(table.schema, url=table.location.url)
+        config = table.config
+        self.extra_keys = frozenset(
+            key.removeprefix(f"{CONFIG}extra.") for key in config if key.startswith(f"{CONFIG}extra.")
+        )
+        self.zero_vectors = frozenset(
+            key.removeprefix(f"{CONFIG}zero.") for key in config if key.startswith(f"{CONFIG}zero.")
+        )
+        self.full_scan_threshold = int(config.get(f"{CONFIG}full_scan_threshold", DEFAULT_THRESHOLD))
+        self.indexing_threshold = int(config.get(f"{CONFIG}indexing_threshold", DEFAULT_THRESHOLD))
+        self.dropped_at: str | None = config.get(f"{CONFIG}dropped_at")
+
+    @property
+    def where(self) -> str:
+        """The collection as messages name it."""
+        return f"collection {self.name!r}"
+
+    @property
+    def rows(self) -> int:
+        """Number of points."""
+        return self.table.rows if self.schema.id_type is not None else 0
+
+    @cached_property
+    def numbers(self) -> tuple[str, ...]:
+        """Columns whose integral values are JSON ints."""
+        return tuple(c.name for c in self.schema.payload.values() if c.json_number)
+
+    @cached_property
+    def keys(self) -> frozenset[str]:
+        """All payload keys ever seen."""
+        return self.extra_keys | set(self.schema.payload)
+
+    def index_params(self, index: str) -> dict[str, Any]:
+        """Return kind and params that an index was created with."""
+        text = self.table.config.get(f"{CONFIG}index.{index}")
+        return dict(json.loads(text)) if text else {}
+
+    # -- columns
+
+    def output(
+        self, columns: Sequence[str] | None, with_vectors: bool | Sequence[str]
+    ) -> tuple[list[str], frozenset[str] | None]:
+        """Return the physical columns to read after `id`, and the `_extra` keys asked for (None: all).
+
+        Raises:
+            UnknownNameError: A column or vector is not there.
+        """
+        out: list[str] = []
+        keys: frozenset[str] | None = None
+        if columns is None:
+            out += self.schema.payload
+            if self.extra_keys:
+                out.append(EXTRA)
+        else:
+            if isinstance(columns, str):
+                raise InvalidInputError(f"columns is the string {columns!r}; it must be a list of names")
+            wanted = [
+                c for c in dict.fromkeys(columns) if c not in ("id", "score", "_distance", "query_index")
+            ]
+            for name in wanted:
+                if name in self.schema.vector_columns.values():
+                    with_vectors = [*self._vector_names(with_vectors), *self._vector_names([name])]
+                elif name in self.schema.payload:
+                    out.append(name)
+                elif name not in self.extra_keys and name != EXTRA:
+                    raise UnknownNameError(
+                        f"{self.where} has no column {name!r}",
+                        hint=did_you_mean(name, self.keys, what="columns"),
+                    )
+            if EXTRA in wanted or any(name in self.extra_keys for name in wanted):
+                out.append(EXTRA)
+                keys = None if EXTRA in wanted else frozenset(wanted)
+        out += [vector_column(n) for n in dict.fromkeys(self._vector_names(with_vectors))]
+        return out, keys
+
+    def _vector_names(self, with_vectors: bool | Sequence[str]) -> list[str]:
+        if with_vectors is True:
+            return list(self.schema.vectors)
+        if not with_vectors:
+            return []
+        names = [with_vectors] if isinstance(with_vectors, str) else list(with_vectors)
+        physical = {column: name for name, column in self.schema.vector_columns.items()}
+        return [self.schema.vector(physical.get(n, n))[0] for n in names]
+
+    def shape(self, table: pa.Table, keys: frozenset[str] | None) -> pa.Table:
+        """Return `table` with `_extra` cut down to the keys asked for, and without it when it is empty."""
+        if EXTRA not in table.column_names:
+            return table
+        at = table.column_names.index(EXTRA)
+        column = table[EXTRA]
+        if keys is not None:
+            texts = []
+            for text in column.to_pylist():
+                kept = {k: v for k, v in json.loads(text).items() if k in keys} if text else {}
+                texts.append(json.dumps(kept, separators=(",", ":"), ensure_ascii=False) if kept else None)
+            table = table.set_column(at, EXTRA, pa.array(texts, pa.string()))
+        return table
+
+    def frame(self, table: pa.Table, *, next_offset: str | None = None) -> Frame:
+        """Wrap a table of this version's rows."""
+        return Frame(table, id_type=self.schema.id_type, numbers=self.numbers, next_offset=next_offset)
+
+    # -- filters
+
+    def parse(self, filter: Any) -> Filter | None:
+        """Return the filter, its names checked; None where there is none."""
+        if filter is None:
+            return None
+        parsed = Filter.parse(filter)
+        if self.rows:
+            check_names(parsed, {"id", *self.keys})
+        return parsed
+
+    def select(self, filter: Any) -> Selection:
+        """Return the rows that a filter lets through.
+
+        A filter that Lance can answer costs nothing here; the rest is decided row by row, over
+        the rows whose `_extra` mentions one of its keys.
+        """
+        parsed = self.parse(filter)
+        if parsed is None:
+            return EVERYTHING
+        return self._selection(parsed)
+
+    def _selection(self, parsed: Filter) -> Selection:
+        if self.schema.id_type is None:
+            return Selection("false", None, "sql")
+        compiled = compile_lance(
+            parsed,
+            columns=self.schema.payload,
+            extra_keys=self.extra_keys,
+            id_type=self.schema.id_type,
+            vectors=self.schema.vector_columns,
+        )
+        if compiled.dirty is None:
+            return Selection(compiled.clean, None, "sql")
+        clean = self.table.row_ids(compiled.clean) if compiled.clean != "false" else np.zeros(0, np.uint64)
+        dirty = self._decided(parsed, compiled.dirty, compiled.columns)
+        return Selection(None, np.union1d(clean, dirty), "sql+rows")
+
+    def _decided(self, parsed: Filter, sql: str, columns: Sequence[str]) -> np.ndarray:
+        out: list[int] = []
+        names = ["id", EXTRA, *dict.fromkeys(columns)]
+        filter = None if sql == "true" else sql
+        stream = self.table.scan(names, filter=filter, row_ids=True, batch_rows=DIRTY_BATCH_ROWS)
+        for batch in stream:
+            rows = pa.Table.from_batches([batch.drop_columns(["_rowid"])])
+            points = self.frame(rows).to_pylist(layout="qdrant")
+            row_ids = batch.column("_rowid").to_pylist()
+            out += [r for r, point in zip(row_ids, points, strict=True) if parsed.matches(point)]
+        return np.array(sorted(out), np.uint64)
+
+    def count(self, selection: Selection) -> int:
+        """Return how many rows a selection holds."""
+        if selection.rows is not None:
+            return len(selection.rows)
+        return self.rows if selection.sql is None else self.table.count(selection.sql)
+
+    def stream(
+        self,
+        columns: Sequence[str],
+        selection: Selection,
+        *,
+        batch_rows: int | None = None,
+        row_ids: bool = False,
+    ) -> Iterator[pa.RecordBatch]:
+        """Yield the selected rows in storage order."""
+        if self.schema.id_type is None:
+            return
+        if selection.rows is None:
+            yield from self.table.scan(columns, filter=selection.sql, batch_rows=batch_rows, row_ids=row_ids)
+            return
+        step = batch_rows or DIRTY_BATCH_ROWS
+        for start in range(0, len(selection.rows), step):
+            part = selection.rows[start : start + step]
+            taken = self.table.take(part, columns)
+            if row_ids:
+                taken = taken.append_column("_rowid", pa.array(part))
+            yield from taken.to_batches()
+
+    def read(self, columns: Sequence[str], selection: Selection) -> pa.Table:
+        """Return the selected rows as one table."""
+        batches = list(self.stream(columns, selection))
+        if batches:
+            return pa.Table.from_batches(batches)
+        fields = [self.table.schema.field(c) for c in columns if c in self.table.schema.names]
+        return pa.schema([f.remove_metadata() for f in fields]).empty_table()
+
+    # -- ids
+
+    def id_literals(self, ids: pa.Array | pa.ChunkedArray) -> Iterator[str]:
+        """Yield `id IN (…)` conditions for stored ids, some thousands each."""
+        values = ids.to_pylist()
+        for start in range(0, len(values), 4_096):
+            part = values[start : start + 4_096]
+            yield "id IN (" + ", ".join(map(id_literal, part)) + ")"
+
+    def id_order(self, ids: pa.Array | pa.ChunkedArray) -> list[int]:
+        """Return positions of ids in scroll order: numbers numerically, then texts."""
+        values = decode_ids(ids, self.schema.id_type)
+        return sorted(range(len(values)), key=lambda i: id_sort_key(values[i]))
+
+
+def id_literal(value: int | str) -> str:
+    """Return a stored id as a Lance SQL literal."""
+    return str(value) if isinstance(value, int) else "'" + value.replace("'", "''") + "'"
+
+
+def id_sort_key(value: int | str) -> tuple[int, int, str]:
+    """Order ids as Qdrant scrolls: integers numerically, then everything else as text."""
+    return (0, value, "") if isinstance(value, int) else (1, 0, value)
