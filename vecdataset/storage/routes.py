@@ -1,0 +1,247 @@
+"""The routes to a store: what one must offer, which there are, and the files behind them.
+
+`FileSystem` is the contract of a route, a plugin of the entry-point group
+`vecdataset.filesystems`; `Files` is what it shows of the files beneath a location.
+`files`, `check_reachable`, `probe_commit` and `translate_storage_error` go to the route
+that made a location. Rows and versions are not seen here: they are Lance's.
+"""
+
+from __future__ import annotations
+
+import tempfile
+from abc import ABC, abstractmethod
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path, PurePosixPath
+from typing import Any, Final, Protocol
+
+from vecdataset.errors import AlreadyExistsError, InvalidInputError, StorageError, VecDatasetError
+from vecdataset.registry import Registry
+from vecdataset.storage.location import Location
+
+__all__ = [
+    "FileInfo",
+    "FileSystem",
+    "Files",
+    "check_path",
+    "check_reachable",
+    "files",
+    "filesystems",
+    "probe_commit",
+    "translate_storage_error",
+]
+
+
+class FileSystem(Protocol):
+    """One route: from a URL and fsspec's options to a `Location`, and what stands there."""
+
+    name: str
+    """Its name in the registry, and in `Location.filesystem`."""
+
+    schemes: tuple[str, ...]
+    """URL schemes that take this route."""
+
+    classes: tuple[str, ...]
+    """Qualified names of fsspec classes whose objects this route stands in for, exactly."""
+
+    capabilities: frozenset[str]
+    """Facts: `write`, `remote`, `atomic-commit`, `atomic-rename`."""
+
+    def locate(self, url: str, filesystem: object | None, options: Mapping[str, Any]) -> Location:
+        """Return where `url` leads.
+
+        Args:
+            url: With its scheme; a local path may come without.
+            filesystem: An fsspec object of one of `classes`; its own options are in `options`.
+            options: What the user gave. Each is used, or refused by name.
+        """
+        ...
+
+    def files(self, location: Location) -> Files:
+        """Return the files beneath a location of this route."""
+        ...
+
+    def check_reachable(self, location: Location) -> None:
+        """Raise `StorageUnreachableError` within seconds if the store does not answer."""
+        ...
+
+    def probe_commit(self, location: Location) -> bool:
+        """Tell by trying whether the store lets one of two writers of a new file win."""
+        ...
+
+    def translate_error(self, error: BaseException, location: Location) -> VecDatasetError | None:
+        """Return what an error of Lance means for this store; None when it is not the store's."""
+        ...
+
+
+filesystems: Final[Registry[FileSystem]] = Registry(
+    "filesystems",
+    {
+        "local": "vecdataset.storage.local:LocalFileSystem",
+        "memory": "vecdataset.storage.memory:SharedMemoryFileSystem",
+    },
+    aliases={"file": "local", "shared-memory": "memory"},
+    protocol=FileSystem,
+)
+"""Every route, by name."""
+
+
+def files(location: Location) -> Files:
+    """Return the files beneath a location."""
+    return filesystems.get(location.filesystem).files(location)
+
+
+def check_reachable(location: Location) -> None:
+    """Return at once when the store answers.
+
+    Raises:
+        StorageUnreachableError: It does not, within seconds. Lance by itself would try for longer
+            and then report its own internals.
+    """
+    if location.remote:
+        filesystems.get(location.filesystem).check_reachable(location)
+
+
+def probe_commit(location: Location) -> bool:
+    """Return True when concurrent writers cannot overwrite each other's commits.
+
+    To be asked before the first write, never when reading. Costs nothing unless
+    `location.commit` is `unknown`; then a few requests, once per store.
+
+    Raises:
+        StorageError: The store lets both of two writers win.
+    """
+    if location.commit != "unknown" or filesystems.get(location.filesystem).probe_commit(location):
+        return True
+    raise StorageError(
+        f"the store of {location.url!r} ignores the condition 'only if absent' on writes: "
+        "of two writers committing at once, both would be told that they won, and one would lose its rows",
+        hint="pass storage_options={'single_writer': True} if one process at a time writes here",
+    )
+
+
+def translate_storage_error(error: BaseException, location: Location) -> VecDatasetError | None:
+    """Return what an error raised by Lance means, in one sentence; None when it is not the store's."""
+    return filesystems.get(location.filesystem).translate_error(error, location)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class FileInfo:
+    """One file of a listing."""
+
+    path: str
+    """Relative to the location."""
+
+    size: int
+    """Bytes."""
+
+
+class Files(ABC):
+    """The files beneath one location.
+
+    A location without files is empty, never an error: object stores have no folders.
+    """
+
+    def __init__(self, location: Location) -> None:
+        self.location = location
+
+    def __repr__(self) -> str:
+        return f"<{type(self).__name__} {self.location.url}>"
+
+    @abstractmethod
+    def list_dirs(self) -> list[str]:
+        """Return the names of the folders directly beneath the location, sorted."""
+
+    @abstractmethod
+    def list_files(self, *, recursive: bool = True) -> Iterator[FileInfo]:
+        """Yield the files beneath the location; not recursive: those directly beneath it."""
+
+    @abstractmethod
+    def exists(self, path: str) -> bool:
+        """Tell whether a file stands at `path`."""
+
+    @abstractmethod
+    def read(self, path: str) -> bytes:
+        """Return the bytes of one file.
+
+        Raises:
+            NotFoundError: There is none.
+        """
+
+    @abstractmethod
+    def write(self, path: str, data: bytes) -> None:
+        """Write one file, whole or not at all, replacing the one that is there."""
+
+    @abstractmethod
+    def download(self, path: str, target: Path) -> None:
+        """Copy one file to the local path `target`, whatever its size."""
+
+    @abstractmethod
+    def upload(self, source: Path, path: str) -> None:
+        """Copy the local file `source` to `path`, whatever its size."""
+
+    @abstractmethod
+    def delete(self, paths: Iterable[str]) -> None:
+        """Delete files; one that is not there is no error."""
+
+    def is_empty(self) -> bool:
+        """Tell whether there is no file beneath the location."""
+        return next(iter(self.list_files()), None) is None
+
+    def delete_tree(self) -> None:
+        """Delete every file beneath the location.
+
+        Versions go first: a reader sees a collection that is gone, never one with holes.
+        """
+        paths = sorted((f.path for f in self.list_files()), key=_versions_last, reverse=True)
+        self.delete(paths)
+
+    def copy_tree(self, target: Location) -> int:
+        """Copy every file to `target`, of any route, which must be empty; return their number.
+
+        Versions go last: the copy is not seen before it is whole.
+
+        Raises:
+            AlreadyExistsError: Something stands there.
+        """
+        there = files(target)
+        there.require_empty()
+        paths = sorted((f.path for f in self.list_files()), key=_versions_last)
+        with tempfile.TemporaryDirectory(prefix="vecdataset-") as folder:
+            spool = Path(folder) / "file"
+            for path in paths:
+                self.copy_file(path, there, spool)
+        return len(paths)
+
+    def copy_file(self, path: str, target: Files, spool: Path) -> None:
+        """Copy one file to the same path of `target`, through the local file `spool` if need be."""
+        self.download(path, spool)
+        target.upload(spool, path)
+
+    def rename_tree(self, target: Location) -> None:
+        """Move every file to `target`, which must be empty.
+
+        Atomic on local disks; elsewhere all is copied, then deleted.
+
+        Raises:
+            AlreadyExistsError: Something stands there.
+        """
+        self.copy_tree(target)
+        self.delete_tree()
+
+    def require_empty(self) -> None:
+        """Raise `AlreadyExistsError` if a file stands beneath the location."""
+        if not self.is_empty():
+            raise AlreadyExistsError(f"{self.location.url!r} is not empty")
+
+
+def check_path(path: str) -> str:
+    """Return `path` if it is relative and stays beneath its location."""
+    parts = path.split("/")
+    if any(part in {"", ".", ".."} for part in parts) or "\\" in path or "\0" in path:
+        raise InvalidInputError(f"{path!r} is not a path of a file beneath a collection")
+    return path
+
+
+def _versions_last(path: str) -> tuple[bool, str]:
+    return "_versions" in PurePosixPath(path).parts, path
