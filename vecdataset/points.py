@@ -43,6 +43,8 @@ from vecdataset.schema import (
 from vecdataset.vectors import fit_vectors
 
 SPOOL_AFTER_BYTES: Final = 128 << 20
+MERGE_BATCH_ROWS: Final = 4_096
+"""Lance merges a stream of small batches almost twice as fast as one of 100,000 rows."""
 _EXACT_INT: Final = 1 << 53
 _MISSING: Final = object()
 
@@ -600,7 +602,9 @@ class PointBuffer:
         assert self._keep is not None
         for batch, keep in zip(self._spool, self._keep, strict=True):
             kept = batch if keep is None else batch.filter(pa.array(keep))
-            yield _conform(kept, target)
+            fitted = _conform(kept, target)
+            for start in range(0, fitted.num_rows, MERGE_BATCH_ROWS):
+                yield fitted.slice(start, MERGE_BATCH_ROWS)
 
     def _deduplicate(self) -> None:
         if self._keep is not None and len(self._keep) == len(self._ids):
@@ -609,6 +613,10 @@ class PointBuffer:
         if not self._ids:
             return
         everything = self._ids[0] if len(self._ids) == 1 else pa.concat_arrays(self._ids)
+        if pa.types.is_uint64(everything.type):
+            numbers = everything.to_numpy()
+            if (numbers[1:] > numbers[:-1]).all():
+                return
         if pc.count_distinct(everything).as_py() == len(everything):
             return
         codes = everything.dictionary_encode().indices.to_numpy(zero_copy_only=False)

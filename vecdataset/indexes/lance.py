@@ -41,9 +41,7 @@ class LanceKind:
     @property
     def capabilities(self) -> frozenset[str]:
         """Facts for listings."""
-        return frozenset(
-            {"stored", "prefilter", self.code} | ({"hnsw"} if self.graph else {"ivf"})
-        )
+        return frozenset({"stored", "prefilter", self.code} | ({"hnsw"} if self.graph else {"ivf"}))
 
     def refuses(self, vector: VectorParams) -> str | None:
         """Return why such vectors cannot be indexed with this kind."""
@@ -68,14 +66,17 @@ class LanceKind:
             options["num_sub_vectors"] = self._sub_vectors(vector.size, params.get("num_sub_vectors"))
             options["num_bits"] = params.get("num_bits", 8)
             if options["num_bits"] not in (4, 8):
-                raise InvalidInputError(f"num_bits is {options['num_bits']}; product quantization takes 4 or 8")
+                raise InvalidInputError(
+                    f"num_bits is {options['num_bits']}; product quantization takes 4 or 8"
+                )
         if self.code == "rq":
             known |= {"num_bits"}
             options["num_bits"] = params.get("num_bits", 5)
         unknown = sorted(set(params) - known)
         if unknown:
             raise InvalidInputError(
-                f"index kind {self.name!r} takes no {unknown[0]!r}", hint=f"it takes {', '.join(sorted(known))}"
+                f"index kind {self.name!r} takes no {unknown[0]!r}",
+                hint=f"it takes {', '.join(sorted(known))}",
             )
         return Build(kind=self.lance, options=options)
 
