@@ -250,7 +250,8 @@ class Table:
     def row_ids(self, filter: str | None) -> np.ndarray:
         """Return Lance's row ids of the rows that match, as uint64."""
         table = self.read(["_rowid"], filter=filter)
-        return table["_rowid"].to_numpy()
+        row_ids: np.ndarray = table["_rowid"].to_numpy()
+        return row_ids
 
     def take(self, row_ids: np.ndarray, columns: Sequence[str]) -> pa.Table:
         """Return the rows with these row ids, in their order."""

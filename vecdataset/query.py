@@ -450,21 +450,25 @@ class _Cosine(_Metric):
             own = np.sqrt(np.einsum("ij,ij->i", self.queries, self.queries))
             cosine = (self.queries @ matrix.T) / (own[:, None] * norms[None, :])
         # Where squares overflow or underflow the rough value says nothing: such rows are looked at again.
-        return np.where(np.isfinite(cosine), 1 - cosine, -np.inf if norms.max() > 1e18 else 1.0)
+        rough: np.ndarray = np.where(np.isfinite(cosine), 1 - cosine, -np.inf if norms.max() > 1e18 else 1.0)
+        return rough
 
     def precise(self, i: int, rows: np.ndarray) -> np.ndarray:
         wide = rows.astype(np.float64)
         norms = np.sqrt(np.einsum("ij,ij->i", wide, wide)) * np.sqrt(self.wide[i] @ self.wide[i])
         dots = wide @ self.wide[i]
-        return 1.0 - np.divide(dots, norms, out=np.zeros_like(dots), where=norms > 0)
+        cosine: np.ndarray = np.divide(dots, norms, out=np.zeros_like(dots), where=norms > 0)
+        return 1.0 - cosine
 
 
 class _Dot(_Metric):
     def rough(self, matrix: np.ndarray) -> np.ndarray:
-        return -(self.queries @ matrix.T)
+        dots: np.ndarray = self.queries @ matrix.T
+        return -dots
 
     def precise(self, i: int, rows: np.ndarray) -> np.ndarray:
-        return -(rows.astype(np.float64) @ self.wide[i])
+        dots: np.ndarray = rows.astype(np.float64) @ self.wide[i]
+        return -dots
 
 
 class _Euclid(_Metric):
@@ -479,7 +483,8 @@ class _Euclid(_Metric):
 
     def precise(self, i: int, rows: np.ndarray) -> np.ndarray:
         difference = rows.astype(np.float64) - self.wide[i]
-        return np.sqrt(np.einsum("ij,ij->i", difference, difference))
+        distance: np.ndarray = np.sqrt(np.einsum("ij,ij->i", difference, difference))
+        return distance
 
 
 class _Manhattan(_Metric):
@@ -494,7 +499,8 @@ class _Manhattan(_Metric):
         return out
 
     def precise(self, i: int, rows: np.ndarray) -> np.ndarray:
-        return np.abs(rows.astype(np.float64) - self.wide[i]).sum(axis=1)
+        distance: np.ndarray = np.abs(rows.astype(np.float64) - self.wide[i]).sum(axis=1)
+        return distance
 
 
 _METRICS: Final[dict[Distance, type[_Metric]]] = {

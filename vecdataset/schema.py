@@ -321,7 +321,7 @@ def declare(
         raise UnknownNameError(
             f"id_type {id_type!r} is not known", hint=did_you_mean(id_type, ID_TYPES, what="id types")
         )
-    return CollectionSchema(vectors=dict(vectors), id_type=cast("IdType | None", id_type))
+    return CollectionSchema(vectors=dict(vectors), id_type=id_type)
 
 
 def can_promote(name: str) -> bool:

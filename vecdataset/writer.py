@@ -123,7 +123,7 @@ def _refit(buffer: PointBuffer, reader: Reader) -> PointBuffer:
 def _payload_rows(
     batch: pa.RecordBatch, schema: CollectionSchema, numbers: Sequence[str]
 ) -> list[dict[str, Any]]:
-    rows = batch.select([c for c in schema.payload if c in batch.schema.names]).to_pylist()
+    rows: list[dict[str, Any]] = batch.select([c for c in schema.payload if c in batch.schema.names]).to_pylist()
     for row in rows:
         for key in list(row):
             if row[key] is None:

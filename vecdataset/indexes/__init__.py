@@ -188,7 +188,7 @@ def default_kind(vector: VectorParams) -> tuple[str, dict[str, Any]]:
     """
     kind, params = _quantised(vector.quantization)
     if vector.index is not None:
-        return kinds.canonical(vector.index), params
+        return kinds.get(vector.index).name, params
     if kind is not None:
         return kind, params
     return ("ivf_rq" if vector.size % 8 == 0 else "ivf_sq"), {}
