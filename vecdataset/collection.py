@@ -688,12 +688,12 @@ class Collection:
         columns = {column: name or "vector" for name, column in reader.schema.vector_columns.items()}
         out = []
         for index in reader.table.indexes:
-            indexed, unindexed = reader.table.index_rows(index.name)
+            unindexed = reader.table.unindexed_rows(index)
             stored = reader.index_params(index.name)
             kind = stored.pop("kind", index.kind)
             out.append(IndexInfo(
                 name=index.name, kind=kind, on=columns.get(index.column, index.column),
-                rows=indexed, unindexed_rows=unindexed, params=stored,
+                rows=reader.rows - unindexed, unindexed_rows=unindexed, params=stored,
             ))  # fmt: skip
         return out
 

@@ -87,6 +87,8 @@ class LanceIndex:
     kind: str
     """Lance's name, lower case: `ivf_rq`, `btree` …"""
     column: str
+    fragments: frozenset[int]
+    """Ids of the fragments that it covers."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -136,17 +138,22 @@ class Table:
         """The indexes of this version."""
         if self._indexes is None:
             with _translated(self.location):
-                self._indexes = [
-                    LanceIndex(name=i["name"], kind=str(i["type"]).lower(), column=i["fields"][0])
-                    for i in self._ds.list_indices()
-                ]
+                found: dict[str, LanceIndex] = {}
+                for i in self._ds.list_indices():  # one entry a delta
+                    name, covered = i["name"], frozenset(i["fragment_ids"])
+                    if name in found:
+                        covered |= found[name].fragments
+                    found[name] = LanceIndex(
+                        name=name, kind=str(i["type"]).lower(), column=i["fields"][0], fragments=covered
+                    )
+                self._indexes = list(found.values())
         return self._indexes
 
-    def index_rows(self, name: str) -> tuple[int, int]:
-        """Return how many rows the index covers, and how many it does not cover yet."""
+    def unindexed_rows(self, index: LanceIndex) -> int:
+        """Return how many rows the index does not cover yet."""
         with _translated(self.location):
-            stats = self._ds.stats.index_stats(name)
-        return int(stats["num_indexed_rows"]), int(stats["num_unindexed_rows"])
+            rest = [f for f in self._ds.get_fragments() if f.fragment_id not in index.fragments]
+            return sum(int(f.count_rows()) for f in rest)
 
     def latest_version(self) -> int:
         """Return the number of the newest version; a file name lookup, or one request on a remote store."""

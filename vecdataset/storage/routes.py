@@ -79,8 +79,9 @@ filesystems: Final[Registry[FileSystem]] = Registry(
     {
         "local": "vecdataset.storage.local:LocalFileSystem",
         "memory": "vecdataset.storage.memory:SharedMemoryFileSystem",
+        "s3": "vecdataset.storage.s3:S3FileSystem",
     },
-    aliases={"file": "local", "shared-memory": "memory"},
+    aliases={"file": "local", "shared-memory": "memory", "s3a": "s3"},
     protocol=FileSystem,
 )
 """Every route, by name."""
