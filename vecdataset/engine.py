@@ -38,6 +38,7 @@ import numpy as np
 import pyarrow as pa
 from lance.commit import CommitConflictError as LanceConflictError
 from lance.dataset import ColumnOrdering, ScannerBuilder, serialize_row_addrs
+from lance.schema import LanceSchema
 
 from vecdataset import storage
 from vecdataset.errors import (
@@ -426,9 +427,8 @@ class Table:
                 return base
             # `add_columns` makes nullable columns only, and a key must not be; a Merge of no
             # fragments commits the schema alone, and conflicts with every concurrent writer.
-            operation = lance.LanceOperation.Merge(
-                [], pa.schema([*base.schema, field], metadata=base.schema.metadata)
-            )
+            schema = pa.schema([*base.schema, field], metadata=base.schema.metadata)
+            operation = lance.LanceOperation.Merge([], LanceSchema.from_pyarrow(schema))
             dataset = lance.LanceDataset.commit(
                 base._ds.uri,  # noqa: SLF001
                 operation,
