@@ -19,7 +19,7 @@ import pyarrow as pa
 from vecdataset.display import html_table, text_table
 from vecdataset.errors import InvalidInputError, MissingDependencyError, UnknownNameError, did_you_mean
 from vecdataset.ids import decode_ids
-from vecdataset.points import Layout, Point, RawBatch
+from vecdataset.points import Layout, Point, RawBatch, json_text
 from vecdataset.schema import EXTRA, UNNAMED, VECTOR_SUFFIX, CollectionSchema, IdType, vector_column
 
 if TYPE_CHECKING:
@@ -138,7 +138,7 @@ class _Adapter:
                 rows = batch.to_pylist()
                 for row in rows:
                     if isinstance(row.get("payload"), str):
-                        row["payload"] = json.loads(row["payload"])
+                        row["payload"] = _json(row["payload"], row.get("id"))
                 yield self._qdrant(rows)
             return
         has_id = self.id in names
@@ -248,7 +248,7 @@ class _Adapter:
                 f"the points have no key {self.id!r}", hint=did_you_mean(self.id, keys, what="keys")
             )
         taken = {self.id, *where.values(), EXTRA}
-        texts = pa.array([row.get(EXTRA) for row in rows], pa.string()) if EXTRA in keys else None
+        texts = _extra_texts(rows) if EXTRA in keys else None
         return RawBatch(
             length=len(rows),
             ids=_ids_or_none([row.get(self.id) for row in rows]),
@@ -267,6 +267,23 @@ def _ids_or_none(ids: list[Any]) -> list[Any] | None:
             f"{missing} of {len(ids)} points have no id", hint="give each point an id, or none of them"
         )
     return ids
+
+
+def _extra_texts(rows: list[Mapping[str, Any]]) -> pa.Array:
+    # `to_pylist()` gives a dict here, Arrow the text.
+    values = [row.get(EXTRA) for row in rows]
+    texts = [json_text(v, key=EXTRA, where="the points") if isinstance(v, Mapping) else v for v in values]
+    try:
+        return pa.array(texts, pa.string())
+    except (pa.ArrowTypeError, pa.ArrowInvalid) as exc:
+        raise InvalidInputError(f"key {EXTRA!r} of the points is neither a dict nor text: {exc}") from None
+
+
+def _json(text: str, id: Any) -> Any:
+    try:
+        return json.loads(text)
+    except ValueError as exc:
+        raise InvalidInputError(f"payload of point {id!r} is not JSON: {exc}") from None
 
 
 def _as_dict(point: Point) -> dict[str, Any]:

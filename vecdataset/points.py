@@ -324,7 +324,7 @@ class PointBuffer:
             if text:
                 try:
                     value = json.loads(text)
-                except ValueError as exc:
+                except (ValueError, TypeError) as exc:
                     raise InvalidInputError(f"column {EXTRA!r} of point {row} is not JSON: {exc}") from None
                 if not isinstance(value, dict):
                     raise InvalidInputError(f"column {EXTRA!r} of point {row} is not a JSON object")
@@ -487,11 +487,16 @@ class PointBuffer:
             try:
                 return values.cast(want)
             except pa.ArrowInvalid:
-                wider = pa.uint64() if pa.types.is_unsigned_integer(have) else pa.int64()
-                if want in (wider, pa.uint64()):
+                unsigned = pa.types.is_unsigned_integer(have) and pa.types.is_unsigned_integer(want)
+                wider = replace(column, type=pa.uint64() if unsigned else pa.int64())
+                if want == wider.type or not _castable(column, wider):
                     return None
-                self._columns[column.name] = replace(column, type=wider)
-                return values.cast(wider)
+                try:
+                    fitted = values.cast(wider.type)
+                except pa.ArrowInvalid:  # a number beyond int64, where negative ones may stand
+                    return None
+                self._columns[column.name] = wider
+                return fitted
         if floats and pa.types.is_floating(want):
             if have.bit_width > want.bit_width:
                 self._columns[column.name] = replace(column, type=have)
@@ -657,9 +662,12 @@ def _castable(have: PayloadColumn, want: PayloadColumn) -> bool:
         return have.json_number == want.json_number
     if want.json_number:
         return bool(pa.types.is_integer(have.type) and have.type.bit_width <= 32)
-    both_int = pa.types.is_integer(have.type) and pa.types.is_integer(want.type)
+    if pa.types.is_integer(have.type) and pa.types.is_integer(want.type):
+        from_signed, to_signed = map(pa.types.is_signed_integer, (have.type, want.type))
+        spare = want.type.bit_width - have.type.bit_width
+        return bool(spare >= 0 if from_signed == to_signed else to_signed and spare > 0)
     both_float = pa.types.is_floating(have.type) and pa.types.is_floating(want.type)
-    return bool((both_int or both_float) and have.type.bit_width <= want.type.bit_width)
+    return bool(both_float and have.type.bit_width <= want.type.bit_width)
 
 
 def _wider(have: PayloadColumn, want: PayloadColumn) -> PayloadColumn:

@@ -172,7 +172,7 @@ def _check(matrix: np.ndarray, valid: np.ndarray | None, params: VectorParams, f
     for start in range(0, len(matrix), 8192):
         part = matrix[start : start + 8192]
         if part.dtype.kind != "f":
-            zeros = zeros or not part.any(axis=1).all()
+            zeros = zeros or (params.metric is Distance.COSINE and not part.any(axis=1).all())
             continue
         if part.dtype == np.float16:
             part = part.astype(np.float32)

@@ -8,9 +8,10 @@ from dataclasses import dataclass
 from typing import Any, Final
 
 import pyarrow as pa
+import pyarrow.compute as pc
 
 from vecdataset.engine import RETRIES, Merged, Table, back_off
-from vecdataset.errors import CommitConflictError, InvalidInputError, PointNotFoundError
+from vecdataset.errors import CommitConflictError, InvalidInputError, PointExistsError, PointNotFoundError
 from vecdataset.points import Evolution, PointBuffer, RawBatch, add_to_extra
 from vecdataset.reader import CONFIG, Reader, Selection
 from vecdataset.schema import EXTRA, CollectionSchema, id_field
@@ -80,6 +81,8 @@ def _commit(table: Table, name: str, buffer: PointBuffer, *, insert: bool, updat
     try:
         for attempt in range(RETRIES):
             latest = Reader(table.latest(), name=name)
+            if not update:
+                _refuse_existing(latest, refitted)
             latest = _evolve(latest, refitted)
             if not refitted.conforms(latest.schema):
                 # Another writer gave a column another type meanwhile: fit the payload again.
@@ -104,6 +107,23 @@ def _commit(table: Table, name: str, buffer: PointBuffer, *, insert: bool, updat
             refitted.close()
 
 
+def _refuse_existing(reader: Reader, buffer: PointBuffer) -> None:
+    """Meet ids that are there before the columns change for them; the merge meets those of a race."""
+    if not reader.rows or not _evolution(reader, buffer):
+        return
+    ids = buffer.ids()
+    if len(ids) <= _BY_LITERALS:
+        found = reader.table.read(["id"], filter=next(reader.id_literals(ids)))["id"]
+    else:
+        found = reader.table.read(["id"])["id"]
+        found = found.filter(pc.is_in(found, value_set=ids))
+    if len(found):
+        raise PointExistsError(
+            f"id {found[0].as_py()!r} exists already in {reader.table.location.url}",
+            hint="nothing was written; upsert replaces points",
+        )
+
+
 def _refit(buffer: PointBuffer, reader: Reader) -> PointBuffer:
     assert buffer.id_type is not None
     own = buffer.fitted_schema()
@@ -123,7 +143,9 @@ def _refit(buffer: PointBuffer, reader: Reader) -> PointBuffer:
 def _payload_rows(
     batch: pa.RecordBatch, schema: CollectionSchema, numbers: Sequence[str]
 ) -> list[dict[str, Any]]:
-    rows: list[dict[str, Any]] = batch.select([c for c in schema.payload if c in batch.schema.names]).to_pylist()
+    rows: list[dict[str, Any]] = batch.select(
+        [c for c in schema.payload if c in batch.schema.names]
+    ).to_pylist()
     for row in rows:
         for key in list(row):
             if row[key] is None:
@@ -133,11 +155,13 @@ def _payload_rows(
     return rows
 
 
+def _evolution(reader: Reader, buffer: PointBuffer) -> Evolution:
+    return buffer.evolution(reader.schema, known_extra=reader.extra_keys, known_zero=reader.zero_vectors)
+
+
 def _evolve(reader: Reader, buffer: PointBuffer) -> Reader:
     """Commit what the points ask of the schema; columns first, so that a filter never misses a key."""
-    evolution: Evolution = buffer.evolution(
-        reader.schema, known_extra=reader.extra_keys, known_zero=reader.zero_vectors
-    )
+    evolution = _evolution(reader, buffer)
     if not evolution:
         return reader
     table = reader.table
@@ -162,7 +186,12 @@ def _evolve(reader: Reader, buffer: PointBuffer) -> Reader:
 
 def _keep_large_integers(reader: Reader, column: str) -> Table:
     """Before an int column becomes float64: put integers that float64 cannot hold into `_extra`."""
-    sql = f"`{column}` > {_LARGE} OR `{column}` < -{_LARGE}"
+    kind = reader.schema.payload[column].type
+    if kind.bit_width < 64:
+        return reader.table
+    sql = f"`{column}` > {_LARGE}"
+    if pa.types.is_signed_integer(kind):
+        sql += f" OR `{column}` < -{_LARGE}"
     if not reader.table.count(sql):
         return reader.table
     table = reader.table.set_config({f"{CONFIG}extra.{column}": "1"})
