@@ -116,11 +116,12 @@ def search(reader: Reader, query: Query, *, explain: bool = False) -> ScoredPoin
     columns, keys = reader.output(query.columns, query.with_vectors)
     wanted = query.limit + query.offset + (1 if query.exclude is not None else 0)
     selection = reader.select(query.filter)
-    plan = _plan(reader, query, params, selection, wanted)
+    plan = _plan(reader, query, params, selection)
+    hits: pa.Table | None = None
     if plan.index is not None:
-        hits, plan = _through_index(reader, query, params, selection, wanted, columns, plan)
-    else:
-        hits, plan = _exactly(reader, query, params, selection, wanted, columns, plan)
+        hits, plan = _through_index(reader, query, params, selection, wanted, ["id", *columns], plan)
+    if hits is None:
+        hits, plan = _exactly(reader, query, selection, wanted, columns, plan)
     table = _finish(hits, query, params)
     table = reader.shape(table, keys)
     if explain:
@@ -131,6 +132,26 @@ def search(reader: Reader, query: Query, *, explain: bool = False) -> ScoredPoin
         id_type=reader.schema.id_type,
         numbers=reader.numbers,
     )
+
+
+def nearest_rows(
+    reader: Reader, query: Query, selection: Selection
+) -> tuple[list[tuple[np.ndarray, np.ndarray]], Plan]:
+    """Return row ids and distances of the nearest `limit` rows of each query, and how they were found.
+
+    For steps that score or fuse again before any payload is read; `offset`, `columns`, `exclude` and
+    `score_threshold` of the query are the caller's business.
+    """
+    params = reader.schema.vectors[query.using]
+    plan = _plan(reader, query, params, selection)
+    if plan.index is not None:
+        hits, plan = _through_index(reader, query, params, selection, query.limit, ["_rowid"], plan)
+        if hits is not None:
+            rows, distance = hits["_rowid"].to_numpy(), hits["_distance"].to_numpy().astype(np.float64)
+            ends = np.searchsorted(hits["query_index"].to_numpy(), np.arange(1, len(query.vectors)))
+            return list(zip(np.split(rows, ends), np.split(distance, ends), strict=True)), plan
+    best = nearest_exact(reader, query.using, query.vectors, selection, query.limit)
+    return best.hits, replace(plan, strategy="exact", index=None, kind=None, rows_scanned=best.scanned)
 
 
 def _check_window(query: Query) -> None:
@@ -179,7 +200,7 @@ def query_vectors(vector: Any, params: VectorParams, *, name: str, where: str) -
 # ------------------------------------------------------------------------ planning
 
 
-def _plan(reader: Reader, query: Query, params: VectorParams, selection: Selection, wanted: int) -> Plan:
+def _plan(reader: Reader, query: Query, params: VectorParams, selection: Selection) -> Plan:
     index, reason = _usable_index(reader, query, params)
     matched: int | None = None
     if selection.rows is not None:
@@ -234,13 +255,14 @@ def _through_index(
     wanted: int,
     columns: list[str],
     plan: Plan,
-) -> tuple[pa.Table, Plan]:
+) -> tuple[pa.Table | None, Plan]:
+    """Ask the index; None where it cannot give the right answer, with the reason in the plan."""
     assert plan.index is not None
     assert plan.kind is not None
     available = plan.rows if plan.matched is None else plan.matched
     expected = min(wanted, available)
     if expected == 0:
-        return _exactly(reader, query, params, selection, wanted, columns, plan)
+        return None, replace(plan, index=None, kind=None, reason="nothing matches")
     probe = kinds.get(plan.kind).probe(
         k=expected,
         selectivity=1.0 if plan.matched is None else plan.matched / max(plan.rows, 1),
@@ -257,7 +279,7 @@ def _through_index(
         vector_column(query.using),
         vectors,
         k=expected,
-        columns=[*(["query_index"] if n > 1 else []), "id", "_distance", *columns],
+        columns=[*(["query_index"] if n > 1 else []), "_distance", *columns],
         filter=selection.sql,
         allow=selection.rows,
         probe=probe,
@@ -273,15 +295,7 @@ def _through_index(
         if short and _missing_vectors(reader, query, selection, len(hits), expected, n):
             return _shape_distance(hits, distance, params, n), replace(plan, probe=probe)
         reason = "the index returned fewer hits than match" if short else "zero vectors are among the hits"
-        return _exactly(
-            reader,
-            query,
-            params,
-            selection,
-            wanted,
-            columns,
-            replace(plan, index=None, kind=None, reason=reason),
-        )
+        return None, replace(plan, index=None, kind=None, reason=reason)
     return _shape_distance(hits, distance, params, n), replace(plan, probe=probe)
 
 
@@ -314,7 +328,6 @@ def _shape_distance(hits: pa.Table, distance: np.ndarray, params: VectorParams, 
 def _exactly(
     reader: Reader,
     query: Query,
-    params: VectorParams,
     selection: Selection,
     wanted: int,
     columns: list[str],
