@@ -26,6 +26,7 @@ LAYERS = [
     "engine",
     "indexes",
     "reader",
+    "scroll",
     "writer",
     "query",
     "formula",

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import base64
 import json
 import threading
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from datetime import UTC, datetime
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Any, Final, Self
 
 import numpy as np
 import pyarrow as pa
@@ -21,7 +20,6 @@ from vecdataset.errors import (
     CollectionExistsError,
     CollectionNotFoundError,
     InvalidInputError,
-    NotSupportedError,
     PointNotFoundError,
     ReadOnlyError,
     UnknownNameError,
@@ -29,11 +27,11 @@ from vecdataset.errors import (
     did_you_mean,
 )
 from vecdataset.frames import Frame, ScoredPoints, raw_batches
-from vecdataset.indexes import SearchParams, build_params, check_declared, default_kind, kinds
 from vecdataset.ids import Id, PointId, fit_ids
+from vecdataset.indexes import SearchParams, build_params, check_declared, default_kind, kinds
 from vecdataset.points import Layout
 from vecdataset.query import Query, nearest_exact, query_vectors, search
-from vecdataset.reader import CONFIG, Reader, Selection, id_literal, id_sort_key
+from vecdataset.reader import CONFIG, Reader, Selection
 from vecdataset.schema import (
     CollectionSchema,
     Distance,
@@ -42,6 +40,7 @@ from vecdataset.schema import (
     declare,
     vector_column,
 )
+from vecdataset.scroll import CURSOR, cursor, decode_cursor, id_page, ordered_page
 from vecdataset.storage import Location
 from vecdataset.writer import Patch, WriteResult, delete_points, patch_points, update_vectors, write_points
 
@@ -210,7 +209,7 @@ class Collection:
 
         return f"<p>{html.escape(repr(self))}</p>" + html_table(rows, total=len(self))
 
-    def __enter__(self) -> Collection:
+    def __enter__(self) -> Self:
         return self
 
     def __exit__(self, *exc: object) -> None:
@@ -238,7 +237,7 @@ class Collection:
             vectors={name: p.to_json() for name, p in reader.schema.vectors.items()},
             id_type=reader.schema.id_type,
             payload={c.name: str(c.type) for c in reader.schema.payload.values()}
-            | {key: "json" for key in sorted(reader.extra_keys - set(reader.schema.payload))},
+            | dict.fromkeys(sorted(reader.extra_keys - set(reader.schema.payload)), "json"),
             indexes=indexes,
             snapshots=sorted(table.tags()),
             full_scan_threshold=reader.full_scan_threshold,
@@ -414,7 +413,7 @@ class Collection:
             ids = [ids]
         if isinstance(ids, set | frozenset | range):
             ids = list(ids)
-        if not len(ids):
+        if len(ids) == 0:
             return pa.nulls(0, reader.schema.id_arrow_type)
         return fit_ids(ids, reader.schema.id_type, where=reader.where)[0]
 
@@ -472,8 +471,8 @@ class Collection:
         start: Any = None
         inclusive = False
         skip = 0
-        if isinstance(offset, str) and offset.startswith(_CURSOR):
-            version, start, skip = _decode_cursor(offset)
+        if isinstance(offset, str) and offset.startswith(CURSOR):
+            version, start, skip = decode_cursor(offset)
             reader = (
                 reader
                 if version == reader.table.version
@@ -488,13 +487,13 @@ class Collection:
         if reader.schema.id_type is None:
             return reader.frame(_empty(reader, names))
         if order_by is not None:
-            row_ids, more = _ordered_page(reader, selection, order_by, limit, skip)
-            cursor = _cursor(reader, None, skip + len(row_ids)) if more else None
+            row_ids, more = ordered_page(reader, selection, order_by, limit=limit, skip=skip)
+            following = cursor(reader, None, skip + len(row_ids)) if more else None
         else:
-            row_ids, last, more = _id_page(reader, selection, start, inclusive, limit)
-            cursor = _cursor(reader, last, 0) if more else None
+            row_ids, last, more = id_page(reader, selection, limit=limit, start=start, inclusive=inclusive)
+            following = cursor(reader, last, 0) if more else None
         page = reader.table.take(row_ids, ["id", *names]) if len(row_ids) else _empty(reader, names)
-        return reader.frame(reader.shape(page, keys), next_offset=cursor)
+        return reader.frame(reader.shape(page, keys), next_offset=following)
 
     def iter_batches(
         self,
@@ -948,127 +947,6 @@ def _empty(reader: Reader, names: Sequence[str]) -> pa.Table:
     fields = [pa.field("id", reader.schema.id_arrow_type)] if "id" not in own.names else []
     fields += [own.field(n).remove_metadata() for n in ("id", *names) if n in own.names]
     return pa.schema(fields).empty_table()
-
-
-# ---------------------------------------------------------------------------- scroll
-
-_CURSOR: Final = "v1."
-
-
-def _cursor(reader: Reader, last: int | str | None, skip: int) -> str:
-    text = json.dumps([reader.table.version, last, skip], separators=(",", ":"))
-    return _CURSOR + base64.urlsafe_b64encode(text.encode()).decode().rstrip("=")
-
-
-def _decode_cursor(text: str) -> tuple[int, Any, int]:
-    body = text.removeprefix(_CURSOR)
-    try:
-        version, last, skip = json.loads(base64.urlsafe_b64decode(body + "=" * (-len(body) % 4)))
-        return int(version), last, int(skip)
-    except (ValueError, TypeError):
-        raise InvalidInputError(f"scroll offset {text!r} is not one that a scroll returned") from None
-
-
-def _id_page(
-    reader: Reader, selection: Selection, start: Any, inclusive: bool, limit: int
-) -> tuple[np.ndarray, int | str | None, bool]:
-    """Return row ids of a page in id order, its last stored id, and whether there is more."""
-    if reader.schema.id_type == "mixed":
-        return _mixed_page(reader, selection, start, inclusive, limit)
-    parts = []
-    if selection.rows is None:
-        conditions = [f"({selection.sql})"] if selection.sql else []
-        if start is not None:
-            conditions.append(f"id {'>=' if inclusive else '>'} {id_literal(start)}")
-        found = reader.table.read(
-            ["id"],
-            filter=" AND ".join(conditions) or None,
-            order_by=[("id", True)],
-            limit=limit + 1,
-            row_ids=True,
-        )
-        parts.append(found)
-    else:
-        for batch in reader.stream(["id"], selection, row_ids=True):
-            parts.append(pa.Table.from_batches([batch]))
-        if not parts:
-            return np.zeros(0, np.uint64), None, False
-        found = pa.concat_tables(parts).sort_by("id")
-        if start is not None:
-            import pyarrow.compute as pc
-
-            bound = pa.scalar(start, found["id"].type)
-            compare = pc.greater_equal if inclusive else pc.greater
-            found = found.filter(compare(found["id"], bound))
-    page = found.slice(0, limit)
-    last = page["id"][-1].as_py() if len(page) else None
-    return page["_rowid"].to_numpy(), last, len(found) > limit
-
-
-def _mixed_page(
-    reader: Reader, selection: Selection, start: Any, inclusive: bool, limit: int
-) -> tuple[np.ndarray, int | str | None, bool]:
-    """As `_id_page`, for ids whose stored text does not sort as they do: all ids are looked at."""
-
-    def key(text: str) -> tuple[int, int, str]:
-        return id_sort_key(int(text) if text.isdigit() else text)
-
-    entries: list[tuple[tuple[int, int, str], str, int]] = []
-    floor = None if start is None else key(start)
-    for batch in reader.stream(["id"], selection, row_ids=True):
-        for text, row in zip(batch.column("id").to_pylist(), batch.column("_rowid").to_pylist(), strict=True):
-            own = key(text)
-            if floor is None or own > floor or (inclusive and own == floor):
-                entries.append((own, text, row))
-    entries.sort()
-    page = entries[:limit]
-    return (
-        np.array([row for _, _, row in page], np.uint64),
-        page[-1][1] if page else None,
-        len(entries) > limit,
-    )
-
-
-def _ordered_page(
-    reader: Reader, selection: Selection, order_by: str | Mapping[str, Any], limit: int, skip: int
-) -> tuple[np.ndarray, bool]:
-    if isinstance(order_by, str):
-        key, ascending = order_by, True
-    else:
-        unknown = set(order_by) - {"key", "direction"}
-        if unknown or "key" not in order_by:
-            raise InvalidInputError(
-                f"order_by is {dict(order_by)!r}",
-                hint="pass a key, or {'key': …, 'direction': 'asc' | 'desc'}",
-            )
-        key = order_by["key"]
-        direction = order_by.get("direction", "asc")
-        if direction not in ("asc", "desc"):
-            raise InvalidInputError(f"order_by direction is {direction!r}; it must be 'asc' or 'desc'")
-        ascending = direction == "asc"
-    if key not in reader.schema.payload:
-        raise UnknownNameError(
-            f"{reader.where} has no payload column {key!r} to order by",
-            hint=did_you_mean(key, reader.schema.payload, what="payload columns"),
-        )
-    if key in reader.extra_keys and not reader.schema.payload[key].json_number:
-        raise NotSupportedError(f"payload key {key!r} holds values of several types; it cannot order points")
-    order = [(key, ascending), ("id", True)]
-    if selection.rows is None:
-        sql = f"(`{key}` IS NOT NULL)" + (f" AND ({selection.sql})" if selection.sql else "")
-        found = reader.table.read(
-            [key, "id"], filter=sql, order_by=order, limit=limit + 1, offset=skip or None, row_ids=True
-        )
-        rows = found["_rowid"].to_numpy()
-    else:
-        batches = list(reader.stream([key, "id"], selection, row_ids=True))
-        if not batches:
-            return np.zeros(0, np.uint64), False
-        table = pa.Table.from_batches(batches)
-        table = table.filter(table[key].is_valid())
-        names = [(n, "ascending" if up else "descending") for n, up in order]
-        rows = table.sort_by(names)["_rowid"].to_numpy()[skip : skip + limit + 1]
-    return rows[:limit], len(rows) > limit
 
 
 # ------------------------------------------------------------------- create and open
