@@ -33,6 +33,7 @@ LAYERS = [
     "pipeline",
     "adoption",
     "collection",
+    "opening",
     "catalog",
     "formats",
     "demo",

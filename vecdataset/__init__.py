@@ -15,10 +15,7 @@ if TYPE_CHECKING:
         CollectionInfo,
         IndexInfo,
         Recall,
-        adopt,
-        create,
     )
-    from vecdataset.collection import open_collection as open  # noqa: A004
     from vecdataset.errors import (
         AlreadyExistsError,
         CollectionExistsError,
@@ -49,8 +46,10 @@ if TYPE_CHECKING:
     from vecdataset.filters import Filter
     from vecdataset.formats import load
     from vecdataset.frames import Frame, ScoredPoints
-    from vecdataset.indexes import SearchParams
     from vecdataset.ids import Id
+    from vecdataset.indexes import SearchParams
+    from vecdataset.opening import adopt, create
+    from vecdataset.opening import open_collection as open  # noqa: A004
     from vecdataset.points import Point
     from vecdataset.query import Plan
     from vecdataset.schema import CollectionSchema, Distance, SparseVectorParams, VectorParams
@@ -100,11 +99,11 @@ _HOMES = {
     "VersionGoneError": "errors",
     "VersionNotFoundError": "errors",
     "WriteResult": "writer",
-    "adopt": "collection",
-    "create": "collection",
+    "adopt": "opening",
+    "create": "opening",
     "load": "formats",
     "normalize": "vectors",
-    "open": "collection",
+    "open": "opening",
 }
 
 __all__ = [

@@ -10,7 +10,7 @@ from typing import Any, Final
 import pyarrow as pa
 
 from vecdataset import engine, storage
-from vecdataset.collection import Collection, create_at, open_at
+from vecdataset.collection import Collection
 from vecdataset.errors import (
     CollectionExistsError,
     CollectionNotFoundError,
@@ -20,6 +20,7 @@ from vecdataset.errors import (
     did_you_mean,
 )
 from vecdataset.indexes import check_declared
+from vecdataset.opening import create_at, open_at
 from vecdataset.reader import CONFIG, Reader
 from vecdataset.schema import SparseVectorParams, VectorParams, declare
 from vecdataset.storage import Location
