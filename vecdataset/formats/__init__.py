@@ -1,0 +1,444 @@
+"""File formats of points: how a file is recognised, read and written; `load` and export.
+
+A format is a plugin of the entry-point group `vecdataset.formats`. A file is recognised
+by its first bytes, then by the ending of its name. Reading gives a stream of batches
+and what the file says of itself (`Reading`); writing takes an Arrow stream whose
+schema carries the collection's declaration. Opening, decompressing and renaming are done
+for the formats in `files.py`.
+"""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from dataclasses import dataclass, field, replace
+from pathlib import PurePosixPath
+from typing import TYPE_CHECKING, Any, BinaryIO, Final, Protocol, runtime_checkable
+
+import pyarrow as pa
+
+from vecdataset.errors import (
+    CollectionExistsError,
+    CollectionNotFoundError,
+    InvalidInputError,
+    NotSupportedError,
+    UnknownNameError,
+    did_you_mean,
+)
+from vecdataset.formats.files import STANDARD, Source, file_name, open_source, open_target
+from vecdataset.points import Layout
+from vecdataset.registry import PluginWarning, Registry
+from vecdataset.schema import (
+    UNNAMED,
+    VECTOR_SUFFIX,
+    CollectionSchema,
+    Distance,
+    VectorParams,
+    declare,
+    vector_column,
+)
+
+if TYPE_CHECKING:
+    from vecdataset.collection import Collection
+
+__all__ = ["Format", "Reading", "Source", "export_points", "formats", "load"]
+
+BATCH_ROWS: Final = 8_192
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Reading:
+    """An open file: its points, and what it says of them."""
+
+    points: Iterable[Any]
+    """Arrow record batches, or dicts; read once, from the beginning to the end."""
+    names: tuple[str, ...] = ()
+    """Columns or keys, for messages."""
+    vectors: Mapping[str, VectorParams] = field(default_factory=dict)
+    """What looks like vectors: column, or vector name in the layout `qdrant`, to its shape."""
+    declared: CollectionSchema | None = None
+    """The declaration of the collection that was exported, where the file carries it."""
+    layout: Layout | None = None
+    """`flat` or `qdrant`."""
+
+
+@runtime_checkable
+class Format(Protocol):
+    """One file format of points. Implementations hold no state."""
+
+    name: str
+    suffixes: tuple[str, ...]
+    """Endings of file names, with the dot; `.gz` may follow in a name and is dealt with before."""
+    capabilities: frozenset[str]
+    """`read`, `write`, `stream` (to and from pipes)."""
+
+    def sniff(self, head: bytes, name: str) -> bool:
+        """Return whether the first bytes of a file (decompressed) are of this format."""
+        ...
+
+    def read(self, source: Source, *, batch_rows: int, layout: Layout | None) -> Reading:
+        """Return what is in an open file, without reading all of it.
+
+        Args:
+            source: The file; it stays open until the points have been read.
+            batch_rows: Rows a batch, where the format has batches.
+            layout: What the caller said of the points, if anything.
+
+        Raises:
+            InvalidInputError: The file is damaged, or is not of this format.
+        """
+        ...
+
+    def write(self, points: pa.RecordBatchReader, target: BinaryIO, *, name: str) -> None:
+        """Write all points.
+
+        Args:
+            points: Columns as in the dataset; the schema's metadata carries the declaration
+                (`CollectionSchema.from_arrow`).
+            target: An open file, perhaps a pipe.
+            name: The file's name, where its ending decides a variant.
+        """
+        ...
+
+
+formats: Final[Registry[Format]] = Registry(
+    "formats",
+    builtins={
+        "parquet": "vecdataset.formats.tabular:Parquet",
+        "arrow": "vecdataset.formats.tabular:Arrow",
+        "jsonl": "vecdataset.formats.jsonl:JsonLines",
+    },
+    aliases={"feather": "arrow", "ipc": "arrow", "ndjson": "jsonl"},
+    protocol=Format,
+)
+"""Every file format, by name."""
+
+
+# --------------------------------------------------------------------------- which one
+
+
+def _suffix(name: str) -> str:
+    return PurePosixPath(name.removesuffix(".gz")).suffix.lower()
+
+
+def _by_suffix(name: str) -> Format | None:
+    ending = _suffix(name)
+    return next((f for f in formats if ending in f.suffixes), None)
+
+
+def _by_content(source: Source) -> Format | None:
+    for candidate in formats:
+        try:
+            if candidate.sniff(source.head, source.name):
+                return candidate
+        except Exception as error:  # noqa: BLE001 - a stranger's code; the others may know the file
+            warnings.warn(
+                f"format {candidate.name!r} failed to look at {source.name}: {error}",
+                PluginWarning,
+                stacklevel=3,
+            )
+    return None
+
+
+def _format_of(source: Source, format: str | None) -> Format:
+    found = formats.get(format) if format else (_by_content(source) or _by_suffix(source.name))
+    if found is None:
+        what = "is empty" if not source.head else "is of no known format"
+        raise InvalidInputError(f"{source.name} {what}", hint=f"formats: {', '.join(formats.names())}")
+    if "read" not in found.capabilities:
+        raise NotSupportedError(f"format {found.name!r} cannot be read")
+    return found
+
+
+def _format_for(target: Any, format: str | None) -> Format:
+    if format is None and target == STANDARD:
+        format = "jsonl"
+    found = formats.get(format) if format else _by_suffix(file_name(target))
+    if found is None:
+        endings = sorted(s for f in formats if "write" in f.capabilities for s in f.suffixes)
+        raise InvalidInputError(
+            f"the ending of {file_name(target)!r} names no format",
+            hint=f"pass format=, or end it in {', '.join(endings)}",
+        )
+    if "write" not in found.capabilities:
+        raise NotSupportedError(f"format {found.name!r} cannot be written")
+    return found
+
+
+# ---------------------------------------------------------------------------------- in
+
+
+def load(
+    source: Any,
+    url: Any,
+    *,
+    format: str | None = None,
+    progress: Callable[[int], None] | None = None,
+    vectors: VectorParams | Mapping[str, VectorParams] | Mapping[str, str] | None = None,
+    vectors_from: Mapping[str, str] | str | None = None,
+    id: str = "id",
+    id_type: str | None = None,
+    distance: Distance | str | None = None,
+    layout: Layout | None = None,
+    batch_rows: int = BATCH_ROWS,
+    filesystem: Any = None,
+    storage_options: Mapping[str, Any] | None = None,
+    source_options: Mapping[str, Any] | None = None,
+) -> Collection:
+    """Upsert a file of points into a collection, which is created if it is not there; one commit.
+
+    What the vectors of a new collection are is taken from `vectors`, else from the declaration
+    that an exported file carries, else from the one column of equally long lists of
+    numbers. The file is read as a stream, and may be larger than memory.
+
+    Args:
+        source: A path, a URL of any fsspec filesystem, a binary file, or `-` for standard input.
+        url: The collection.
+        format: `parquet`, `arrow`, `jsonl`, or a plugin's; None looks at the first bytes, then at
+            the name's ending.
+        progress: Called with the number of points read so far.
+        vectors: The declaration of a new collection, as for `create`. A dict of texts is taken as
+            `vectors_from`, so that what `upsert(vectors=…)` takes works here too.
+        vectors_from: Vector name to column or key, `""` being the unnamed vector; one text is the
+            column of the only vector.
+        id: The column or key of the ids; points of a file without it get UUIDs.
+        id_type: The id type of a new collection; None lets the ids decide.
+        distance: The distance of a new collection whose vectors are not declared; Cosine.
+        layout: `flat` or `qdrant`; None looks at the keys.
+        batch_rows: Rows read at a time.
+        filesystem: An fsspec filesystem for `url`.
+        storage_options: fsspec's options for `url`.
+        source_options: fsspec's options for `source`.
+
+    Returns:
+        The collection.
+
+    Raises:
+        NotFoundError: There is no such file.
+        InvalidInputError: The file is damaged, a point is wrong, or it is not clear which column
+            holds the vectors; nothing was written.
+
+    >>> import io
+    >>> lines = io.BytesIO(b'{"id": 1, "vector": [1.0, 0.0], "payload": {"lang": "en"}}')
+    >>> load(lines, "memory://doc-load/books")
+    <Collection 'books': 1 points, version 3>
+    """
+    from vecdataset import storage
+
+    declared, mapping = _declared_or_mapped(vectors, vectors_from)
+    location = storage.resolve(url, filesystem=filesystem, storage_options=storage_options)
+    with open_source(source, options=source_options) as file:
+        reading = _format_of(file, format).read(file, batch_rows=batch_rows, layout=layout)
+        collection, made = _existing(location), False
+        if collection is None:
+            schema = _declaration(reading, declared, mapping, file.name, id_type, distance)
+            collection, made = _create(location, schema)
+        try:
+            collection.upsert(
+                _counted(reading.points, progress),
+                id=id,
+                vectors=_sources(reading, collection.schema, mapping, file.name),
+                layout=reading.layout,
+            )
+        except BaseException:
+            if made and collection.version == 1:
+                from vecdataset import engine
+
+                engine.drop_table(location)
+            raise
+    return collection
+
+
+def _existing(location: Any) -> Collection | None:
+    from vecdataset.opening import open_at
+
+    try:
+        return open_at(location)
+    except CollectionNotFoundError:
+        return None
+
+
+def _create(location: Any, schema: CollectionSchema) -> tuple[Collection, bool]:
+    from vecdataset.indexes import check_declared
+    from vecdataset.opening import create_at, open_at
+
+    for params in schema.vectors.values():
+        check_declared(params)
+    try:
+        return create_at(location, schema, exist_ok=False), True
+    except CollectionExistsError:
+        return open_at(location), False  # another process was first
+
+
+def _declared_or_mapped(
+    vectors: Any, vectors_from: Mapping[str, str] | str | None
+) -> tuple[VectorParams | Mapping[str, VectorParams] | None, Mapping[str, str] | str | None]:
+    if isinstance(vectors, Mapping) and vectors and all(isinstance(v, str) for v in vectors.values()):
+        if vectors_from is not None:
+            raise InvalidInputError("both vectors and vectors_from name columns", hint="pass one of them")
+        return None, vectors
+    return vectors, vectors_from
+
+
+def _declaration(
+    reading: Reading,
+    vectors: VectorParams | Mapping[str, VectorParams] | None,
+    mapping: Mapping[str, str] | str | None,
+    where: str,
+    id_type: str | None,
+    distance: Distance | str | None,
+) -> CollectionSchema:
+    """Return what a new collection declares."""
+    if vectors is not None:
+        return declare(vectors, id_type=id_type)
+    if mapping is None and reading.declared is not None and distance is None and id_type is None:
+        return reading.declared
+    found = _guessed(reading, mapping, where)
+    if distance is not None:
+        found = {name: replace(params, distance=Distance.parse(distance)) for name, params in found.items()}
+    return declare(found, id_type=id_type)
+
+
+def _guessed(
+    reading: Reading, mapping: Mapping[str, str] | str | None, where: str
+) -> Mapping[str, VectorParams]:
+    """Return vector names with the shapes that the file's first points have."""
+    if reading.layout == "qdrant":
+        _refuse_mapping(mapping, where)
+        if not reading.vectors:
+            raise InvalidInputError(
+                f"the first points of {where} have no vectors",
+                hint="say what they are: vectors=VectorParams(size=…)",
+            )
+        return reading.vectors
+    if isinstance(mapping, str):
+        mapping = {UNNAMED: mapping}
+    if mapping is None:
+        mapping = _conventional(reading.vectors)
+    if mapping is None:
+        found = reading.vectors
+        if len(found) != 1:
+            raise _unclear(reading, where)
+        mapping = {UNNAMED: next(iter(found))}
+    for name, column in mapping.items():
+        if column not in reading.vectors:
+            known = reading.vectors if column in reading.names else reading.names
+            raise UnknownNameError(
+                f"{where} has no column {column!r}"
+                + (" of equally long lists of numbers" if column in reading.names else "")
+                + f" for vector {name or 'vector'!r}",
+                hint=did_you_mean(column, known, what="columns"),
+            )
+    return {name: reading.vectors[column] for name, column in mapping.items()}
+
+
+def _conventional(columns: Iterable[str]) -> dict[str, str] | None:
+    """Return the columns that bear the names of vectors in a collection, if there are any."""
+    found = {
+        UNNAMED if c == "vector" else c.removesuffix(VECTOR_SUFFIX): c
+        for c in columns
+        if c == "vector" or (c.endswith(VECTOR_SUFFIX) and c != VECTOR_SUFFIX)
+    }
+    return found or None
+
+
+def _unclear(reading: Reading, where: str) -> InvalidInputError:
+    shapes = [f"{c!r} ({p.datatype}[{p.size}])" for c, p in reading.vectors.items()]
+    if not shapes:
+        names = ", ".join(repr(n) for n in reading.names[:12])
+        return InvalidInputError(
+            f"{where} has no column of equally long lists of numbers"
+            + (f"; it has {names}" if names else ""),
+            hint="vectors_from={'': column} names the column of the vectors",
+        )
+    return InvalidInputError(
+        f"{where} has {len(shapes)} columns that may be vectors: {', '.join(shapes)}",
+        hint=f"say which is: vectors_from={{'': {next(iter(reading.vectors))!r}}}",
+    )
+
+
+def _refuse_mapping(mapping: Mapping[str, str] | str | None, where: str) -> None:
+    if mapping is not None:
+        raise InvalidInputError(
+            f"the points of {where} are Qdrant-shaped: their vectors have names, not columns",
+            hint="leave vectors_from out, or pass layout='flat'",
+        )
+
+
+def _sources(
+    reading: Reading, schema: CollectionSchema, mapping: Mapping[str, str] | str | None, where: str
+) -> Mapping[str, str] | None:
+    """Return vector name to column, for `upsert`; None where the names already say it."""
+    if reading.layout == "qdrant":
+        _refuse_mapping(mapping, where)
+        return None
+    if isinstance(mapping, str):
+        return {schema.vector(None)[0]: mapping}
+    if mapping is not None or len(schema.vectors) != 1:
+        return mapping
+    name, params = next(iter(schema.vectors.items()))
+    if {vector_column(name), name} & set(reading.names):
+        return None
+    fitting = [c for c, p in reading.vectors.items() if p.size == params.size] or list(reading.vectors)
+    if len(fitting) > 1:
+        raise _unclear(reading, where)
+    return {name: fitting[0]} if fitting else None
+
+
+def _counted(points: Iterable[Any], progress: Callable[[int], None] | None) -> Iterator[Any]:
+    done = told = 0
+    for item in points:
+        yield item
+        done += item.num_rows if isinstance(item, pa.RecordBatch) else 1
+        if progress is not None and done - told >= BATCH_ROWS // 8:
+            progress(done)
+            told = done
+    if progress is not None and done != told:
+        progress(done)
+
+
+# --------------------------------------------------------------------------------- out
+
+
+def export_points(
+    collection: Collection,
+    target: Any,
+    *,
+    format: str | None = None,
+    progress: Callable[[int], None] | None = None,
+    target_options: Mapping[str, Any] | None = None,
+) -> int:
+    """Write all points of one version to a file; return how many.
+
+    Args:
+        collection: What to export; a handle that follows new versions is pinned first.
+        target: A path, a URL of any fsspec filesystem, a binary file, or `-` for standard output.
+        format: `parquet`, `arrow`, `jsonl`, or a plugin's; None goes by the name's ending.
+        progress: Called with the number of points written so far.
+        target_options: fsspec's options for `target`.
+    """
+    chosen = _format_for(target, format)
+    if target == STANDARD and "stream" not in chosen.capabilities:
+        raise InvalidInputError(
+            f"format {chosen.name!r} cannot be written to a pipe", hint="use jsonl or arrow, or a file"
+        )
+    pinned = collection if collection.read_only else collection.at(collection.version)
+    schema = pinned.schema.to_arrow()
+    rows = 0
+
+    def batches() -> Iterator[pa.RecordBatch]:
+        nonlocal rows
+        for batch in pinned.scan():
+            columns = [
+                batch.column(f.name) if f.name in batch.schema.names else pa.nulls(batch.num_rows, f.type)
+                for f in schema
+            ]
+            yield pa.RecordBatch.from_arrays(columns, schema=schema)
+            rows += batch.num_rows
+            if progress is not None:
+                progress(rows)
+
+    with open_target(target, options=target_options) as file:
+        stream = pa.RecordBatchReader.from_batches(schema, batches())
+        chosen.write(stream, file, name=file_name(target))
+    return rows
