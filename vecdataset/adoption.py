@@ -58,7 +58,8 @@ def adopt_table(
         clash = new != f.name and new in table.schema.names and new not in renamed
         if clash or (f.name not in renamed and not can_promote(f.name)):
             raise InvalidInputError(
-                f"column {(new if clash else f.name)!r} of {table.location.url} has a name that collections keep to themselves",
+                f"column {(new if clash else f.name)!r} of {table.location.url} "
+                "has a name that collections keep to themselves",
                 hint="rename it in the dataset first",
             )
     id_type = _check_ids(table, id)

@@ -27,6 +27,7 @@ from vecdataset.errors import (
 from vecdataset.frames import Frame, ScoredPoints, raw_batches
 from vecdataset.ids import Id, PointId, fit_ids
 from vecdataset.indexes import SearchParams, build_params, default_kind, kinds
+from vecdataset.pipeline import Discover, Recommend, answer, check_strategy, pairs_of, parse_step
 from vecdataset.points import Layout
 from vecdataset.query import Query, nearest_exact, query_vectors, search
 from vecdataset.reader import CONFIG, Reader, Selection
@@ -46,6 +47,7 @@ if TYPE_CHECKING:
 MAX_SCROLL: Final = 100_000
 REMOTE_STALENESS_S: Final = 1.0
 ID_INDEX: Final = "id_idx"
+NO_ROWS: Final = np.zeros(0, np.uint64)
 
 
 # -------------------------------------------------------------------------- results
@@ -418,11 +420,11 @@ class Collection:
     ) -> Frame:
         """Return points by id, in the order asked; ids that are not there are absent."""
         reader = self._read()
-        names, keys = reader.output(columns, with_vectors)
+        names, keys = reader.output(columns, with_vectors=with_vectors)
         stored = self._stored_ids(reader, ids)
         assert stored is not None
         if reader.schema.id_type is None or not len(stored):
-            return reader.frame(_empty(reader, names))
+            return reader.frame(reader.take(NO_ROWS, ["id", *names]))
         parts = [reader.table.read(["id", *names], filter=sql) for sql in reader.id_literals(stored)]
         found = pa.concat_tables(parts)
         place = {value: at for at, value in enumerate(found["id"].to_pylist())}
@@ -476,17 +478,17 @@ class Collection:
             stored = self._stored_ids(reader, offset)
             assert stored is not None
             start, inclusive = stored[0].as_py(), True
-        names, keys = reader.output(columns, with_vectors)
+        names, keys = reader.output(columns, with_vectors=with_vectors)
         selection = reader.select(filter)
         if reader.schema.id_type is None:
-            return reader.frame(_empty(reader, names))
+            return reader.frame(reader.take(NO_ROWS, ["id", *names]))
         if order_by is not None:
             row_ids, more = ordered_page(reader, selection, order_by, limit=limit, skip=skip)
             following = cursor(reader, None, skip + len(row_ids)) if more else None
         else:
             row_ids, last, more = id_page(reader, selection, limit=limit, start=start, inclusive=inclusive)
             following = cursor(reader, last, 0) if more else None
-        page = reader.table.take(row_ids, ["id", *names]) if len(row_ids) else _empty(reader, names)
+        page = reader.take(row_ids, ["id", *names])
         return reader.frame(reader.shape(page, keys), next_offset=following)
 
     def iter_batches(
@@ -499,7 +501,7 @@ class Collection:
     ) -> Iterator[pa.RecordBatch]:
         """Yield the points of one version as Arrow batches, in storage order, in bounded memory."""
         reader = self._read()
-        names, _ = reader.output(columns, with_vectors)
+        names, _ = reader.output(columns, with_vectors=with_vectors)
         yield from reader.stream(["id", *names], reader.select(filter), batch_rows=batch_rows)
 
     def scan(
@@ -511,8 +513,8 @@ class Collection:
     ) -> pa.RecordBatchReader:
         """Return the points of one version as an Arrow stream, in storage order."""
         reader = self._read()
-        names, _ = reader.output(columns, with_vectors)
-        schema = _empty(reader, names).schema
+        names, _ = reader.output(columns, with_vectors=with_vectors)
+        schema = reader.take(NO_ROWS, ["id", *names]).schema
         return pa.RecordBatchReader.from_batches(
             schema,
             (pa.RecordBatch.from_arrays(b.columns, schema=schema)
@@ -671,6 +673,103 @@ class Collection:
             hits += min(int((distances[index == i] <= bound).sum()), len(rows))
             total += len(rows)
         return Recall(value=hits / max(total, 1), k=k, sample=len(chosen), index=found.plan.index)
+
+    def query(
+        self,
+        query: Any = None,
+        *,
+        prefetch: Any = None,
+        using: str | None = None,
+        filter: Any = None,
+        limit: int = 10,
+        offset: int = 0,
+        params: SearchParams | Mapping[str, Any] | None = None,
+        columns: Sequence[str] | None = None,
+        with_vectors: bool | Sequence[str] = False,
+        score_threshold: float | None = None,
+        lookup_from: Collection | None = None,
+        explain: bool = False,
+    ) -> ScoredPoints:
+        """Answer the general query: one question, or a tree of them, scored again or fused.
+
+        Args:
+            query: What ranks: a vector or `Id` (nearest), or a dict in Qdrant's form: `nearest` (with
+                `mmr`), `recommend`, `discover`, `context`, `order_by`, `fusion` (`rrf qdrant_rrf dbsf rsf
+                product`, with `k`, `weights`, `alpha`), `rrf`, `formula`, `sample`. None: by id.
+            prefetch: Steps whose points are ranked: dicts of `query`, `using`, `filter`, `limit`,
+                `params`, `score_threshold` and further `prefetch`.
+            using: The vector's name.
+            filter: Holds for the prefetches too.
+            limit: Points to return.
+            offset: Points to leave out first.
+            params: As for `search`.
+            columns: Payload columns; None is all.
+            with_vectors: True, or names of vectors.
+            score_threshold: Leave out worse scores.
+            lookup_from: Another collection in which examples given by id are looked up.
+            explain: Put the tree into `.plan`.
+
+        Returns:
+            As `search`; `_distance` is the score turned so that smaller is better.
+        """
+        reader = self._read()
+        step = parse_step(
+            query,
+            reader,
+            qdrant=False,
+            prefetch=prefetch,
+            lookup=None if lookup_from is None else lookup_from._read(),  # noqa: SLF001
+            using=using,
+            filter=filter,
+            limit=limit,
+            offset=offset,
+            params=params,
+            score_threshold=score_threshold,
+        )
+        return answer(reader, [step], columns=columns, with_vectors=with_vectors, explain=explain)
+
+    def recommend(
+        self,
+        positive: Any,
+        negative: Any = (),
+        *,
+        strategy: str = "average_vector",
+        **options: Any,
+    ) -> ScoredPoints:
+        """Return points like the positive examples and unlike the negative ones, by Qdrant's formulas.
+
+        Args:
+            positive: Ids of points or vectors, or a list of them.
+            negative: The same.
+            strategy: `average_vector` (one nearest search), `best_score` or `sum_scores` (every match
+                is scored).
+            options: The options of `query`: `limit`, `filter`, `using` …
+
+        Points given by id are left out of the answer.
+        """
+        rank = Recommend(
+            positive=_examples(positive), negative=_examples(negative), strategy=check_strategy(strategy)
+        )
+        return self.query(rank, **options)
+
+    def discover(self, target: Any, context: Any, **options: Any) -> ScoredPoints:
+        """Return points near `target` in the region that pairs of examples mark out.
+
+        Args:
+            target: An id or a vector.
+            context: Pairs `(positive, negative)` of ids or vectors.
+            options: The options of `query`.
+        """
+        return self.query(Discover(target=target, pairs=pairs_of(context)), **options)
+
+    def context(self, pairs: Any, **options: Any) -> ScoredPoints:
+        """Return points that are nearer to the positive than to the negative example of each pair.
+
+        Args:
+            pairs: `(positive, negative)` of ids or vectors.
+            options: The options of `query`.
+        """
+        return self.query(Discover(pairs=pairs_of(pairs)), **options)
 
     # -- indexes and settings
 
@@ -910,6 +1009,14 @@ def _part(progress: Callable[[float], None], at: int, of: int) -> Callable[[floa
     return lambda share: progress((at + share) / of)
 
 
+def _examples(items: Any) -> list[Any]:
+    """Return examples as a list; one id or one vector is a list of one."""
+    if isinstance(items, Id | int | str) or (isinstance(items, np.ndarray) and items.ndim == 1):
+        return [items]
+    items = list(items)
+    return [items] if items and all(isinstance(v, float) for v in items) else items
+
+
 def _one_of(ids: Any, filter: Any, verb: str) -> None:
     if (ids is None) == (filter is None):
         raise InvalidInputError(
@@ -934,13 +1041,6 @@ def _by_ids(reader: Reader, ids: pa.Array | None) -> Selection:
         return Selection(conditions[0], None, "sql")
     rows = np.concatenate([reader.table.row_ids(sql) for sql in conditions])
     return Selection(None, np.unique(rows), "sql+rows")
-
-
-def _empty(reader: Reader, names: Sequence[str]) -> pa.Table:
-    own = reader.table.schema
-    fields = [pa.field("id", reader.schema.id_arrow_type)] if "id" not in own.names else []
-    fields += [own.field(n).remove_metadata() for n in ("id", *names) if n in own.names]
-    return pa.schema(fields).empty_table()
 
 
 def refuse_dropped(reader: Reader) -> None:

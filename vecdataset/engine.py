@@ -139,15 +139,15 @@ class Table:
         """The indexes of this version."""
         if self._indexes is None:
             with _translated(self.location):
-                found: dict[str, LanceIndex] = {}
-                for i in self._ds.list_indices():  # one entry a delta
-                    name, covered = i["name"], frozenset(i["fragment_ids"])
-                    if name in found:
-                        covered |= found[name].fragments
-                    found[name] = LanceIndex(
-                        name=name, kind=str(i["type"]).lower(), column=i["fields"][0], fragments=covered
+                self._indexes = [
+                    LanceIndex(
+                        name=i.name,
+                        kind=str(i.index_type).lower(),
+                        column=i.field_names[0],
+                        fragments=frozenset(f for part in i.segments for f in part.fragment_ids),
                     )
-                self._indexes = list(found.values())
+                    for i in self._ds.describe_indices()
+                ]
         return self._indexes
 
     def unindexed_rows(self, index: LanceIndex) -> int:
@@ -340,7 +340,7 @@ class Table:
 
         def once(base: Table) -> Table:
             # A handle of its own: executing moves it to the new version.
-            dataset = base._ds.checkout_version(base.version)  # noqa: SLF001
+            dataset = base._ds.checkout_version(base.version)
             builder = dataset.merge_insert("id").use_index(False)
             builder = builder.when_matched_update_all() if update else builder.when_matched_fail()
             if insert:
@@ -364,7 +364,7 @@ class Table:
         done: dict[str, int] = {}
 
         def once(base: Table) -> Table:
-            dataset = base._ds.checkout_version(base.version)  # noqa: SLF001
+            dataset = base._ds.checkout_version(base.version)
             builder = dataset.merge_insert("id").use_index(False).when_matched_delete()
             source = pa.table({"id": ids}, schema=pa.schema([base.schema.field("id")]))
             done.update(builder.conflict_retries(0).execute(source))
@@ -388,7 +388,7 @@ class Table:
         """
 
         def once(base: Table) -> Table:
-            dataset = base._ds.checkout_version(base.version)  # noqa: SLF001
+            dataset = base._ds.checkout_version(base.version)
             edit(dataset)
             return Table(_reopened(dataset), self.location)
 
@@ -430,7 +430,7 @@ class Table:
             schema = pa.schema([*base.schema, field], metadata=base.schema.metadata)
             operation = lance.LanceOperation.Merge([], LanceSchema.from_pyarrow(schema))
             dataset = lance.LanceDataset.commit(
-                base._ds.uri,  # noqa: SLF001
+                base._ds.uri,
                 operation,
                 read_version=base.version,
                 storage_options=dict(self.location.options) or None,
@@ -532,7 +532,7 @@ class Table:
         options: Mapping[str, Any],
         progress: Callable[[float], None] | None = None,
     ) -> Table:
-        """Build a vector index of Lance's `kind` over a column; an older one of the name serves until then."""
+        """Build a vector index of Lance's `kind` over a column; an older one serves until then."""
         extra = {} if progress is None else {"progress_callback": _progress(progress)}
 
         def edit(dataset: lance.LanceDataset) -> None:

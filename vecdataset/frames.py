@@ -110,7 +110,7 @@ class _Adapter:
                 )
             yield from self.read(first)
 
-    # -- (ids, array)
+    # -- ids and an array
 
     def _pair(self, ids: Any, array: Any) -> RawBatch:
         name, params = self.schema.vector(next(iter(self.mapping), None) if self.mapping else None)
@@ -351,7 +351,7 @@ class Frame:
     def to_pandas(self) -> pd.DataFrame:
         """Return a pandas frame; needs the extra `pandas`."""
         try:
-            import pandas  # noqa: F401, ICN001
+            import pandas  # noqa: F401
         except ImportError:
             raise MissingDependencyError.of("pandas", extra="pandas", purpose="to_pandas()") from None
         return self._table.to_pandas()

@@ -585,7 +585,7 @@ class PointBuffer:
         """Return the points as one stream in the collection's schema; can be called again."""
         self._deduplicate()
         target = self._target(schema)
-        return pa.RecordBatchReader.from_batches(target, self._iterate(target, schema))
+        return pa.RecordBatchReader.from_batches(target, self._iterate(target))
 
     def _target(self, schema: CollectionSchema) -> pa.Schema:
         assert schema.id_type is not None
@@ -603,7 +603,7 @@ class PointBuffer:
             fields.append(pa.field(EXTRA, pa.string()))
         return pa.schema(fields)
 
-    def _iterate(self, target: pa.Schema, schema: CollectionSchema) -> Iterator[pa.RecordBatch]:
+    def _iterate(self, target: pa.Schema) -> Iterator[pa.RecordBatch]:
         assert self._keep is not None
         for batch, keep in zip(self._spool, self._keep, strict=True):
             kept = batch if keep is None else batch.filter(pa.array(keep))

@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass, field, replace
 from typing import Any, Final
 
 import numpy as np
@@ -43,7 +43,7 @@ class Query:
     limit: int = 10
     offset: int = 0
     filter: Any = None
-    params: SearchParams = SearchParams()
+    params: SearchParams = field(default_factory=SearchParams)
     columns: Sequence[str] | None = None
     with_vectors: bool | Sequence[str] = False
     score_threshold: float | None = None
@@ -113,7 +113,7 @@ def search(reader: Reader, query: Query, *, explain: bool = False) -> ScoredPoin
     started = time.perf_counter()
     params = reader.schema.vectors[query.using]
     _check_window(query)
-    columns, keys = reader.output(query.columns, query.with_vectors)
+    columns, keys = reader.output(query.columns, with_vectors=query.with_vectors)
     wanted = query.limit + query.offset + (1 if query.exclude is not None else 0)
     selection = reader.select(query.filter)
     plan = _plan(reader, query, params, selection)
@@ -337,27 +337,10 @@ def _exactly(
     row_ids = np.concatenate([rows for rows, _ in best.hits]) if best.hits else np.zeros(0, np.uint64)
     distances = np.concatenate([d for _, d in best.hits]) if best.hits else np.zeros(0, np.float32)
     index = np.repeat(np.arange(len(best.hits), dtype=np.int32), [len(r) for r, _ in best.hits])
-    if len(row_ids):
-        # One row may be a hit of several queries: it is fetched once.
-        distinct, back = np.unique(row_ids, return_inverse=True)
-        taken = reader.table.take(distinct, ["id", *columns])
-        taken = taken.take(pa.array(back)) if len(distinct) != len(row_ids) or n_unsorted(back) else taken
-    else:
-        names = ["id", *columns]
-        fields = [
-            reader.table.schema.field(c).remove_metadata() for c in names if c in reader.table.schema.names
-        ]
-        taken = pa.schema(fields).empty_table()
-        if "id" not in taken.column_names:
-            taken = taken.add_column(0, "id", pa.nulls(0, pa.uint64()))
+    taken = reader.take(row_ids, ["id", *columns])
     hits = taken.add_column(1, "_distance", pa.array(distances.astype(np.float32)))
     hits = hits.add_column(0, "query_index", pa.array(index))
     return hits, replace(plan, strategy="exact", index=None, kind=None, rows_scanned=best.scanned)
-
-
-def n_unsorted(back: np.ndarray) -> bool:
-    """Return whether positions are out of order."""
-    return bool((np.diff(back) < 0).any())
 
 
 @dataclass(slots=True)

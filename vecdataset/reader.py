@@ -6,7 +6,7 @@ import json
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property
-from typing import Any, Final
+from typing import Any, Final, cast
 
 import numpy as np
 import pyarrow as pa
@@ -99,7 +99,7 @@ class Reader:
     # -- columns
 
     def output(
-        self, columns: Sequence[str] | None, with_vectors: bool | Sequence[str]
+        self, columns: Sequence[str] | None, *, with_vectors: bool | Sequence[str]
     ) -> tuple[list[str], frozenset[str] | None]:
         """Return the physical columns to read after `id`, and the `_extra` keys asked for (None: all).
 
@@ -134,12 +134,12 @@ class Reader:
         out += [vector_column(n) for n in dict.fromkeys(self._vector_names(with_vectors))]
         return out, keys
 
-    def _vector_names(self, with_vectors: bool | Sequence[str]) -> list[str]:
+    def _vector_names(self, with_vectors: object) -> list[str]:
         if with_vectors is True:
             return list(self.schema.vectors)
         if not with_vectors:
             return []
-        names = [with_vectors] if isinstance(with_vectors, str) else list(with_vectors)
+        names = [with_vectors] if isinstance(with_vectors, str) else list(cast("Sequence[str]", with_vectors))
         physical = {column: name for name, column in self.schema.vector_columns.items()}
         return [self.schema.vector(physical.get(n, n))[0] for n in names]
 
@@ -246,6 +246,17 @@ class Reader:
             return pa.Table.from_batches(batches)
         fields = [self.table.schema.field(c) for c in columns if c in self.table.schema.names]
         return pa.schema([f.remove_metadata() for f in fields]).empty_table()
+
+    def take(self, row_ids: np.ndarray, columns: Sequence[str]) -> pa.Table:
+        """Return rows by row id, in their order; one that stands several times is read once."""
+        if not len(row_ids):
+            own = self.table.schema
+            fields = [pa.field("id", self.schema.id_arrow_type)] if "id" not in own.names else []
+            fields += [own.field(c).remove_metadata() for c in columns if c in own.names]
+            return pa.schema(fields).empty_table()
+        distinct, back = np.unique(row_ids, return_inverse=True)
+        taken = self.table.take(distinct, columns)
+        return taken if np.array_equal(distinct, row_ids) else taken.take(pa.array(back))
 
     # -- ids
 

@@ -88,6 +88,18 @@ def _mixed_page(
     )
 
 
+def order_column(reader: Reader, key: str) -> str:
+    """Return the column that orders points by a payload key, or say why none can."""
+    if key not in reader.schema.payload:
+        raise UnknownNameError(
+            f"{reader.where} has no payload column {key!r} to order by",
+            hint=did_you_mean(key, reader.schema.payload, what="payload columns"),
+        )
+    if key in reader.extra_keys and not reader.schema.payload[key].json_number:
+        raise NotSupportedError(f"payload key {key!r} holds values of several types; it cannot order points")
+    return key
+
+
 def ordered_page(
     reader: Reader, selection: Selection, order_by: str | Mapping[str, Any], *, limit: int, skip: int
 ) -> tuple[np.ndarray, bool]:
@@ -106,13 +118,7 @@ def ordered_page(
         if direction not in ("asc", "desc"):
             raise InvalidInputError(f"order_by direction is {direction!r}; it must be 'asc' or 'desc'")
         ascending = direction == "asc"
-    if key not in reader.schema.payload:
-        raise UnknownNameError(
-            f"{reader.where} has no payload column {key!r} to order by",
-            hint=did_you_mean(key, reader.schema.payload, what="payload columns"),
-        )
-    if key in reader.extra_keys and not reader.schema.payload[key].json_number:
-        raise NotSupportedError(f"payload key {key!r} holds values of several types; it cannot order points")
+    key = order_column(reader, key)
     order = [(key, ascending), ("id", True)]
     if selection.rows is None:
         sql = f"(`{key}` IS NOT NULL)" + (f" AND ({selection.sql})" if selection.sql else "")
