@@ -141,6 +141,7 @@ _BY_TEXT: Final[Mapping[str, _Meaning]] = {
     "operation timed out": _unreachable,
     "dns error": _unreachable,
     "resolve region": _wrong_region,
+    "redirect without LOCATION": _wrong_region,
 }
 
 _BY_STATUS: Final[Mapping[str, _Meaning]] = {

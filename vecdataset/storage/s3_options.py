@@ -9,6 +9,8 @@ What Lance gets is explicit wherever its environment variables would otherwise d
 `AWS_SKIP_SIGNATURE`, `AWS_ALLOW_HTTP`, `AWS_VIRTUAL_HOSTED_STYLE_REQUEST`,
 `AWS_UNSIGNED_PAYLOAD`, `AWS_S3_EXPRESS`, `AWS_REQUEST_PAYER`, `AWS_CONDITIONAL_PUT` and
 `AWS_SESSION_TOKEN` apply unless the option is set, and a proxy swallows loopback requests.
+Only `AWS_ALLOW_HTTP` and its two Azure cousins cannot be outdone: they overwrite the option,
+so that one which forbids the endpoint is named instead of Lance's "builder error".
 """
 
 from __future__ import annotations
@@ -155,6 +157,8 @@ class S3Options:
             # token header instead, which moto and MinIO take for none.
             made["aws_session_token"] = ""
         if endpoint is not None:
+            if endpoint.startswith("http://"):
+                _require_http_allowed()
             if self.virtual:
                 endpoint = _with_bucket(endpoint, bucket)
             made["aws_endpoint"] = made["aws_endpoint_url_s3"] = endpoint
@@ -218,6 +222,16 @@ def aws_host(region: str | None) -> str:
 def is_loopback(host: str) -> bool:
     """Tell whether a host is this machine, so that no proxy can stand between."""
     return host in {"localhost", "::1"} or host.startswith("127.")
+
+
+def _require_http_allowed() -> None:
+    for name in ("AWS_ALLOW_HTTP", "AZURE_STORAGE_ALLOW_HTTP", "AZURE_STORAGE_USE_HTTP"):
+        value = os.environ.get(name)
+        if value is not None and value.lower() not in {"1", "true", "on", "yes", "y"}:
+            raise InvalidInputError(
+                f"the endpoint is http, and the environment variable {name}={value} forbids that to Lance",
+                hint=f"unset {name}, or use an https endpoint",
+            )
 
 
 # ---------------------------------------------------------------------------- reading
