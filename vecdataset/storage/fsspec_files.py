@@ -121,7 +121,9 @@ class FsspecFiles(Files):
             raise
         except FileNotFoundError as error:
             if _lacks_bucket(error):
-                raise StorageError(f"the bucket of {where!r} does not exist") from error
+                raise StorageError(
+                    f"the bucket of {self.location.url!r} does not exist", hint="create it first"
+                ) from error
             raise NotFoundError(f"nothing stands at {where!r}") from error
         except PermissionError as error:
             raise StoragePermissionError(f"the store refuses access to {where!r}") from error
