@@ -1,0 +1,435 @@
+"""Columns in Lance's SQL: identifiers, literals of exactly a column's type, and comparisons with them.
+
+A literal that the type cannot hold would be an error, or be rounded silently; here it is turned
+into the nearest one that keeps the comparison exact (`int_column > 5.5` is `>= 6`).
+"""
+
+from __future__ import annotations
+
+import enum
+import functools
+import math
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
+from typing import Any, Final, Protocol
+
+import numpy as np
+import pyarrow as pa
+
+from vecdataset.filters.tree import CompareOp, Range, TimeRange
+from vecdataset.filters.values import Instant, as_double, compare, is_number, parse_instant
+
+TRUE: Final = "true"
+FALSE: Final = "false"
+
+_UNIT_NS: Final = {"s": 1_000_000_000, "ms": 1_000_000, "us": 1000, "ns": 1}
+_UNIT_NAMES: Final = {"s": "Second", "ms": "Millisecond", "us": "Microsecond", "ns": "Nanosecond"}
+_DAY_NS: Final = 86_400 * 1_000_000_000
+
+
+class ColumnLike(Protocol):
+    """What the compiler asks of a payload column."""
+
+    @property
+    def name(self) -> str:
+        """The physical name."""
+        ...
+
+    @property
+    def type(self) -> pa.DataType:
+        """The Arrow type."""
+        ...
+
+    @property
+    def json_number(self) -> bool:
+        """Whether a float64 column holds JSON ints and floats."""
+        ...
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Column:
+    """A promoted payload column."""
+
+    name: str
+    """The physical name, which is the key."""
+    type: pa.DataType
+    json_number: bool = False
+    """A float64 column of JSON numbers: an integral value in it is a JSON int."""
+    from_json: bool = True
+    """Whether its values came as JSON rather than from a typed frame."""
+
+
+class Undecidable(Exception):  # noqa: N818  not an error: caught one level up
+    """Lance cannot say this; `possible` is true for at least the rows that match."""
+
+    def __init__(self, possible: str = TRUE) -> None:
+        super().__init__(possible)
+        self.possible = possible
+
+
+# ------------------------------------------------------------------------- logic
+
+
+def both(*parts: str) -> str:
+    """Return the conjunction; of nothing, true."""
+    kept = list(dict.fromkeys(p for p in parts if p != TRUE))
+    if FALSE in kept:
+        return FALSE
+    return " AND ".join(kept) if kept else TRUE
+
+
+def either(*parts: str) -> str:
+    """Return the disjunction, in parentheses; of nothing, false."""
+    kept = list(dict.fromkeys(p for p in parts if p != FALSE))
+    if TRUE in kept:
+        return TRUE
+    if len(kept) < 2:
+        return kept[0] if kept else FALSE
+    return "(" + " OR ".join(kept) + ")"
+
+
+def negated(sql: str) -> str:
+    """Return the opposite of SQL that is never null."""
+    if sql in {TRUE, FALSE}:
+        return TRUE if sql == FALSE else FALSE
+    return f"NOT ({sql})"
+
+
+def not_true(sql: str) -> str:
+    """Return the rows where SQL is false or null."""
+    if sql in {TRUE, FALSE}:
+        return TRUE if sql == FALSE else FALSE
+    return f"({sql}) IS NOT TRUE"
+
+
+# ---------------------------------------------------------------------- literals
+
+
+def identifier(path: Iterable[str]) -> str:
+    """Return a column, or a field inside it, as an identifier."""
+    steps = list(path)
+    if any("`" in s or not s for s in steps):
+        raise Undecidable  # Lance cannot filter on such names
+    return ".".join(f"`{s}`" for s in steps)
+
+
+def string(text: str) -> str:
+    """Return a text as a literal; DataFusion knows no escape but the doubled quote."""
+    return "'" + text.replace("'", "''") + "'"
+
+
+class Kind(enum.Enum):
+    """What the values of a column compare with."""
+
+    BOOL = enum.auto()
+    INT = enum.auto()
+    FLOAT = enum.auto()
+    TEXT = enum.auto()
+    TIME = enum.auto()
+    DATE = enum.auto()
+    LIST = enum.auto()
+    OTHER = enum.auto()
+
+
+def element(kind: pa.DataType) -> pa.DataType | None:
+    """Return the type of a list's elements; None if it is no list."""
+    is_list = pa.types.is_list(kind) or pa.types.is_large_list(kind) or pa.types.is_fixed_size_list(kind)
+    return kind.value_type if is_list else None
+
+
+def _kind(kind: pa.DataType) -> Kind:
+    types = pa.types
+    tests: list[tuple[Callable[[pa.DataType], bool], Kind]] = [
+        (types.is_boolean, Kind.BOOL),
+        (types.is_integer, Kind.INT),
+        (types.is_floating, Kind.FLOAT),
+        (types.is_string, Kind.TEXT),
+        (types.is_large_string, Kind.TEXT),
+        (types.is_timestamp, Kind.TIME),
+        (types.is_date32, Kind.DATE),
+        (lambda t: element(t) is not None, Kind.LIST),
+    ]
+    return next((k for test, k in tests if test(kind)), Kind.OTHER)
+
+
+@dataclass(frozen=True, slots=True)
+class Scalar:
+    """An SQL expression of a known type."""
+
+    sql: str
+    type: pa.DataType
+    json_number: bool = False
+
+    @property
+    def kind(self) -> Kind:
+        """What it compares with."""
+        return _kind(self.type)
+
+    @property
+    def arrow_name(self) -> str:
+        """The name of the type for `arrow_cast`."""
+        if self.kind is Kind.TIME:
+            zone = f'Some("{self.type.tz}")' if self.type.tz else "None"
+            return f"Timestamp({_UNIT_NAMES[self.type.unit]}, {zone})"
+        if self.kind is Kind.DATE:
+            return "Date32"
+        name = str(self.type)
+        return name.capitalize() if name.startswith("int") else "UInt" + name.removeprefix("uint")
+
+    def comparable(self, value: Any) -> bool:
+        """Return whether a constant compares with this at all, and is not null instead."""
+        match self.kind:
+            case Kind.BOOL:
+                return isinstance(value, bool)
+            case Kind.INT | Kind.FLOAT:
+                return is_number(value)
+            case Kind.TEXT:
+                if isinstance(value, Instant):
+                    raise Undecidable  # each text would have to be read as a date
+                return isinstance(value, str)
+            case Kind.TIME | Kind.DATE:
+                return self._instant(value) is not None
+            case Kind.LIST:
+                if isinstance(value, tuple):
+                    raise Undecidable
+                return False
+        raise Undecidable
+
+    @staticmethod
+    def _instant(value: Any) -> Instant | None:
+        found = parse_instant(value) if isinstance(value, str) else value
+        return found if isinstance(found, Instant) else None
+
+    # ------------------------------------------------------- whole numbers
+
+    @property
+    def _domain(self) -> tuple[int, int]:
+        if self.kind is Kind.DATE:
+            return (-(1 << 31), (1 << 31) - 1)
+        if self.kind is Kind.TIME:
+            return (-(1 << 63), (1 << 63) - 1)
+        bits = self.type.bit_width
+        if pa.types.is_signed_integer(self.type):
+            return (-(1 << bits - 1), (1 << bits - 1) - 1)
+        return (0, (1 << bits) - 1)
+
+    def _value(self, stored: int) -> Any:
+        if self.kind is Kind.TIME:
+            return Instant(stored * _UNIT_NS[self.type.unit])
+        return Instant(stored * _DAY_NS) if self.kind is Kind.DATE else stored
+
+    def _whole(self, stored: int) -> str:
+        if self.kind in {Kind.TIME, Kind.DATE}:
+            return f"arrow_cast({stored}, '{self.arrow_name}')"
+        return str(stored)
+
+    def _stored(self, holds: Callable[[int], bool]) -> int:
+        """Return the first stored value for which a monotone test holds; past the last if none."""
+        low, high = self._domain
+        high += 1
+        while low < high:
+            middle = (low + high) // 2
+            if holds(middle):
+                high = middle
+            else:
+                low = middle + 1
+        return low
+
+    def _between_whole(self, low: int, high: int) -> str:
+        least, most = self._domain
+        if low > high or low > most or high < least:
+            return FALSE
+        if low <= least and high >= most:
+            return f"{self.sql} IS NOT NULL"
+        if high == least:
+            # Lance reads the least int64 as a float.
+            return f"{self.sql} < {self._whole(least + 1)}"
+        if low == high:
+            return f"{self.sql} = {self._whole(low)}"
+        if low <= least:
+            return f"{self.sql} <= {self._whole(high)}"
+        if high >= most:
+            return f"{self.sql} >= {self._whole(low)}"
+        return f"{self.sql} >= {self._whole(low)} AND {self.sql} <= {self._whole(high)}"
+
+    # -------------------------------------------------------------- floats
+
+    def _rounded(self, bound: float) -> tuple[float, float]:
+        """Return the values of the type just at or below, and at or above, a number."""
+        return _neighbours(bound, self.type.bit_width)
+
+    def _above(self, bound: float, *, strictly: bool) -> str:
+        down, up = self._rounded(bound)
+        most = _largest(self.type.bit_width)
+        if strictly:
+            if down == math.inf:
+                raise Undecidable
+            return f"{self.sql} >= {-most!r}" if down == -math.inf else f"{self.sql} > {down + 0.0!r}"
+        if up == -math.inf:
+            raise Undecidable
+        return f"{self.sql} > {most!r}" if up == math.inf else f"{self.sql} >= {_low_zero(up)!r}"
+
+    def _below(self, bound: float, *, strictly: bool) -> str:
+        down, up = self._rounded(bound)
+        most = _largest(self.type.bit_width)
+        if strictly:
+            if up == -math.inf:
+                raise Undecidable
+            return f"{self.sql} <= {most!r}" if up == math.inf else f"{self.sql} < {_low_zero(up)!r}"
+        if down == math.inf:
+            raise Undecidable
+        return f"{self.sql} < {-most!r}" if down == -math.inf else f"{self.sql} <= {down + 0.0!r}"
+
+    # --------------------------------------------------------- comparisons
+
+    def compared(self, op: CompareOp, to: Any) -> str:
+        """Return the rows for which `self op to` is true, in SQL's logic."""
+        if to is None or not self.comparable(to):
+            return FALSE
+        if op == "<>":
+            if (literal := self.literal_equal(to)) is not None:
+                return self.not_among([literal])
+            return f"{self.sql} IS NOT NULL"
+        if op == "=":
+            literal = self.literal_equal(to)
+            return FALSE if literal is None else self.among([literal])
+        if self.kind is Kind.FLOAT:
+            side = self._above if op in {">", ">="} else self._below
+            return side(to, strictly=op in {">", "<"})
+        if self.kind in {Kind.BOOL, Kind.TEXT}:
+            return f"{self.sql} {op} {self._plain(to)}"
+        to = to if self.kind is Kind.INT else self._instant(to)
+        return self._ordered(op, lambda stored: compare(self._value(stored), to) or 0)
+
+    def _ordered(self, op: CompareOp, order: Callable[[int], int]) -> str:
+        least, most = self._domain
+        match op:
+            case ">=":
+                return self._between_whole(self._stored(lambda x: order(x) >= 0), most)
+            case ">":
+                return self._between_whole(self._stored(lambda x: order(x) > 0), most)
+            case "<=":
+                return self._between_whole(least, self._stored(lambda x: order(x) > 0) - 1)
+            case _:
+                return self._between_whole(least, self._stored(lambda x: order(x) >= 0) - 1)
+
+    def in_range(self, test: Range | TimeRange) -> str:
+        """Return the rows within the bounds of a Qdrant range."""
+        bounds: list[tuple[CompareOp, Any]] = [
+            (">", test.gt), (">=", test.gte), ("<", test.lt), ("<=", test.lte),
+        ]  # fmt: skip
+        given = [(op, to) for op, to in bounds if to is not None]
+        if not given:
+            return f"{self.sql} IS NOT NULL"
+        if self.kind is Kind.INT:
+            # Qdrant compares integers as doubles, which rounds those beyond 2**53.
+            return both(*(self._ordered(op, functools.partial(_as_doubles, to)) for op, to in given))
+        return both(*(self.compared(op, to) for op, to in given))
+
+    def against(self, other: Scalar, op: CompareOp) -> str:
+        """Return the rows for which `self op other` is true."""
+        a, b = self.kind, other.kind
+        if Kind.OTHER in {a, b} or Kind.LIST in {a, b}:
+            raise Undecidable
+        if a is not b:
+            if {a, b} <= {Kind.INT, Kind.FLOAT} or {a, b} <= {Kind.TEXT, Kind.TIME, Kind.DATE}:
+                raise Undecidable
+            return FALSE
+        wide = pa.uint64() in {self.type, other.type} and self.type != other.type
+        if a is Kind.FLOAT or wide or (a in {Kind.TIME, Kind.DATE} and self.type != other.type):
+            raise Undecidable
+        return f"{self.sql} {op} {other.sql}"
+
+    # ------------------------------------------------------------ equality
+
+    def _plain(self, value: Any) -> str:
+        return str(value).lower() if isinstance(value, bool) else string(value)
+
+    def literal_equal(self, value: Any) -> str | None:
+        """Return the literal equal to a constant, by SQL's rules; None if no value of the type is."""
+        if value is None or not self.comparable(value):
+            return None
+        if self.kind in {Kind.BOOL, Kind.TEXT}:
+            return self._plain(value)
+        if self.kind is Kind.FLOAT:
+            down, up = self._rounded(value)
+            if down != up:
+                return None
+            if not math.isfinite(down):
+                raise Undecidable
+            return repr(down + 0.0)
+        to = value if self.kind is Kind.INT else self._instant(value)
+        stored = self._stored(lambda x: (compare(self._value(x), to) or 0) >= 0)
+        if stored > self._domain[1] or compare(self._value(stored), to) != 0:
+            return None
+        return self._whole(stored)
+
+    def literal_match(self, value: Any) -> str | None:
+        """Return the literal equal to a constant, by the rules of Qdrant's `match`."""
+        if not self.comparable(value):
+            return None
+        if isinstance(value, int) and not isinstance(value, bool):
+            if not -(1 << 63) <= value < 1 << 63:
+                return None
+            if self.kind is Kind.FLOAT and not self.json_number:
+                return None
+        return self.literal_equal(value)
+
+    def among(self, literals: Sequence[str]) -> str:
+        """Return the rows whose value is one of these literals."""
+        least = [x for x in literals if self._is_least(x)]
+        zero = [x for x in literals if self._is_zero(x)]
+        rest = list(dict.fromkeys(x for x in literals if x not in least and x not in zero))
+        parts = [f"{self.sql} < {self._whole(self._domain[0] + 1)}"] if least else []
+        if zero:
+            parts.append(f"{self.sql} >= -0.0 AND {self.sql} <= 0.0")
+        if len(rest) == 1:
+            parts.append(f"{self.sql} = {rest[0]}")
+        elif rest:
+            parts.append(f"{self.sql} IN ({', '.join(rest)})")
+        return either(*parts)
+
+    def not_among(self, literals: Sequence[str]) -> str:
+        """Return the rows whose value is none of these literals, and not null."""
+        among = self.among(literals)
+        if among == FALSE:
+            return f"{self.sql} IS NOT NULL"
+        if len(literals) == 1 and not self._is_least(literals[0]) and not self._is_zero(literals[0]):
+            return f"{self.sql} <> {literals[0]}"
+        return negated(among)
+
+    def _is_least(self, literal: str) -> bool:
+        return self.type == pa.int64() and literal == str(-(1 << 63))
+
+    def _is_zero(self, literal: str) -> bool:
+        return self.kind is Kind.FLOAT and literal == "0.0"
+
+
+def _as_doubles(to: float, stored: int) -> int:
+    return compare(as_double(stored), to) or 0
+
+
+def _low_zero(number: float) -> float:
+    """Return -0.0 for a zero: Arrow may order it before 0.0."""
+    return -0.0 if number == 0 else number
+
+
+def _float_type(bits: int) -> Any:
+    return {16: np.float16, 32: np.float32, 64: np.float64}[bits]
+
+
+def _largest(bits: int) -> float:
+    return float(np.finfo(_float_type(bits)).max)
+
+
+def _neighbours(bound: float, bits: int) -> tuple[float, float]:
+    kind = _float_type(bits)
+    with np.errstate(over="ignore"):
+        near = kind(as_double(bound))
+    if (order := compare(float(near), bound)) == 0:
+        return (float(near), float(near))
+    # The rounded number lies on one side; its neighbour is on the other.
+    with np.errstate(over="ignore"):
+        other = np.nextafter(near, kind(-math.inf if order == 1 else math.inf))
+    low, high = (other, near) if order == 1 else (near, other)
+    return (float(low), float(high))
