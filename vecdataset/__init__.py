@@ -53,6 +53,7 @@ if TYPE_CHECKING:
     from vecdataset.points import Point
     from vecdataset.query import Plan
     from vecdataset.schema import CollectionSchema, Distance, SparseVectorParams, VectorParams
+    from vecdataset.sparse import SparseVector
     from vecdataset.vectors import normalize
     from vecdataset.writer import WriteResult
 
@@ -89,6 +90,7 @@ _HOMES = {
     "ScoredPoints": "frames",
     "SearchParams": "indexes",
     "SnapshotNotFoundError": "errors",
+    "SparseVector": "sparse",
     "SparseVectorParams": "schema",
     "StorageError": "errors",
     "StoragePermissionError": "errors",
@@ -139,6 +141,7 @@ __all__ = [
     "ScoredPoints",
     "SearchParams",
     "SnapshotNotFoundError",
+    "SparseVector",
     "SparseVectorParams",
     "StorageError",
     "StoragePermissionError",

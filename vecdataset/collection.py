@@ -27,7 +27,15 @@ from vecdataset.errors import (
 from vecdataset.frames import Frame, ScoredPoints, raw_batches
 from vecdataset.ids import Id, PointId, fit_ids
 from vecdataset.indexes import SearchParams, build_params, default_kind, kinds
-from vecdataset.pipeline import Discover, Recommend, answer, check_strategy, pairs_of, parse_step
+from vecdataset.pipeline import (
+    Discover,
+    Nearest,
+    Recommend,
+    answer,
+    check_strategy,
+    pairs_of,
+    parse_step,
+)
 from vecdataset.points import Layout
 from vecdataset.query import Query, nearest_exact, query_vectors, search
 from vecdataset.reader import CONFIG, Reader, Selection
@@ -37,6 +45,7 @@ from vecdataset.schema import (
     vector_column,
 )
 from vecdataset.scroll import CURSOR, cursor, decode_cursor, id_page, ordered_page
+from vecdataset.sparse import SparseVector
 from vecdataset.writer import Patch, WriteResult, delete_points, patch_points, update_vectors, write_points
 
 if TYPE_CHECKING:
@@ -98,7 +107,8 @@ class CollectionInfo:
 
     def __str__(self) -> str:
         vectors = ", ".join(
-            f"{name or 'vector'}: {v['datatype']}[{v['size']}] {v['distance']}"
+            f"{name or 'vector'}: "
+            + ("sparse" if "sparse" in v else f"{v['datatype']}[{v['size']}] {v['distance']}")
             for name, v in self.vectors.items()
         )
         lines = [
@@ -230,7 +240,8 @@ class Collection:
             size_bytes=versions[-1].size_bytes if versions else 0,
             version=table.version,
             versions=len(versions),
-            vectors={name: p.to_json() for name, p in reader.schema.vectors.items()},
+            vectors={name: p.to_json() for name, p in reader.schema.vectors.items()}
+            | {name: {"sparse": True, "modifier": p.modifier} for name, p in reader.schema.sparse.items()},
             id_type=reader.schema.id_type,
             payload={c.name: str(c.type) for c in reader.schema.payload.values()}
             | dict.fromkeys(sorted(reader.extra_keys - set(reader.schema.payload)), "json"),
@@ -383,7 +394,7 @@ class Collection:
         """Remove vectors, by name, of points; the points stay."""
         reader = self._writable()
         names = [vectors] if isinstance(vectors, str) else list(vectors)
-        columns = [vector_column(reader.schema.vector(n)[0]) for n in names]
+        columns = [vector_column(reader.schema.vector_name(n)) for n in names]
         return self._patch(Patch(clear_vectors=columns), ids, filter, "delete_vectors")
 
     def _patch(self, patch: Patch, ids: Any, filter: Any, verb: str) -> WriteResult:
@@ -585,6 +596,15 @@ class Collection:
         not cover yet included. One scan or one index call for the whole batch.
         """
         reader = self._read()
+        if isinstance(vector, SparseVector) and using is None and len(reader.schema.sparse) == 1:
+            using = next(iter(reader.schema.sparse))
+        if using in reader.schema.sparse or reader.schema.vector(using)[1].multivector:
+            # One query each: a sparse vector, or the rows of a multivector.
+            return self.query(
+                Nearest(vector=vector),
+                using=using, filter=filter, limit=limit, offset=offset, params=params, columns=columns,
+                with_vectors=with_vectors, score_threshold=score_threshold, explain=explain,
+            )  # fmt: skip
         name, declared = reader.schema.vector(using)
         exclude: list[int | str] | None = None
         ids = _ids_of(vector)
@@ -898,7 +918,7 @@ class Collection:
             due = [
                 (name, p)
                 for name, p in reader.schema.vectors.items()
-                if vector_column(name) not in have and p.metric is not Distance.MANHATTAN
+                if vector_column(name) not in have and kinds.get(default_kind(p)[0]).refuses(p) is None
             ]
             for at, (name, _) in enumerate(due):
                 report = None if progress is None else _part(progress, at, len(due))

@@ -93,6 +93,17 @@ class LanceIndex:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Fragment:
+    """A part of the rows that shares its files."""
+
+    id: int
+    files: tuple[str, ...]
+    """Names of its data files: other values, other names."""
+    deletions: str | None
+    """Names what is deleted of it; None where nothing is."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Merged:
     """What a merge did."""
 
@@ -219,6 +230,7 @@ class Table:
         order_by: Sequence[tuple[str, bool]] = (),
         batch_rows: int | None = None,
         row_ids: bool = False,
+        fragments: Sequence[int] | None = None,
     ) -> pa.RecordBatchReader:
         """Return rows as a stream, in storage order unless ordered.
 
@@ -230,6 +242,7 @@ class Table:
             order_by: Column and whether ascending.
             batch_rows: At most so many rows a batch.
             row_ids: Add Lance's `_rowid`.
+            fragments: Only rows of the fragments with these ids.
         """
         with _translated(self.location):
             scanner = self._ds.scanner(
@@ -240,6 +253,7 @@ class Table:
                 batch_size=batch_rows,
                 with_row_id=row_ids,
                 order_by=[ColumnOrdering(name, ascending=up) for name, up in order_by] or None,
+                fragments=None if fragments is None else [self._ds.get_fragment(i) for i in fragments],
             )
             return _Guarded(scanner.to_reader(), self.location).reader()
 
@@ -255,9 +269,9 @@ class Table:
         with _translated(self.location):
             return int(self._ds.count_rows(filter))
 
-    def row_ids(self, filter: str | None) -> np.ndarray:
+    def row_ids(self, filter: str | None, *, fragments: Sequence[int] | None = None) -> np.ndarray:
         """Return Lance's row ids of the rows that match, as uint64."""
-        table = self.read(["_rowid"], filter=filter)
+        table = self.read(["_rowid"], filter=filter, fragments=fragments)
         row_ids: np.ndarray = table["_rowid"].to_numpy()
         return row_ids
 
@@ -596,6 +610,20 @@ class Table:
         with _translated(self.location):
             done = self._ds.cleanup_old_versions(older_than=older_than, error_if_tagged_old_versions=False)
             return int(done.bytes_removed)
+
+    def fragment_list(self) -> list[Fragment]:
+        """Return the fragments in storage order; from the manifest, so it costs microseconds each."""
+        out = []
+        for f in self._ds.get_fragments():
+            deletions = f.metadata.deletion_file
+            out.append(
+                Fragment(
+                    id=f.fragment_id,
+                    files=tuple(file.path for file in f.metadata.files),
+                    deletions=None if deletions is None else f"{deletions.read_version}-{deletions.id}",
+                )
+            )
+        return out
 
     @property
     def fragments(self) -> int:

@@ -77,10 +77,10 @@ class _Adapter:
         self.partial = partial
         self.mapping = dict(vectors or {})
         for name in self.mapping:
-            if name not in schema.vectors:
+            if name not in schema.vector_types:
                 raise UnknownNameError(
                     f"vector {name!r} is not declared",
-                    hint=did_you_mean(name, [n or '""' for n in schema.vectors], what="vectors"),
+                    hint=did_you_mean(name, [n or '""' for n in schema.vector_types], what="vectors"),
                 )
 
     def read(self, points: Any) -> Iterator[RawBatch]:
@@ -162,7 +162,7 @@ class _Adapter:
         """Return vector name to the column or key that holds it."""
         names = list(names)
         out: dict[str, str] = {}
-        for name in self.schema.vectors:
+        for name in self.schema.vector_types:
             asked = self.mapping.get(name)
             if asked is not None:
                 if asked not in names:
@@ -177,7 +177,7 @@ class _Adapter:
                     out[name] = candidate
                     break
         if not out and not self.partial:
-            shown = next(iter(self.schema.vectors))
+            shown = next(iter(self.schema.vector_types))
             raise UnknownNameError(
                 f"the points have no column {vector_column(shown)!r}",
                 hint=f"say which column holds the vectors: vectors={{{shown!r}: 'embedding'}}"
@@ -220,10 +220,12 @@ class _Adapter:
                 continue
             named = value if isinstance(value, Mapping) else {UNNAMED: value}
             for name, vector in named.items():
-                if name not in self.schema.vectors:
+                if name not in self.schema.vector_types:
                     raise UnknownNameError(
                         f"vector {name or 'vector'!r} of point {ids[at]!r} is not declared",
-                        hint=did_you_mean(name, [n or "vector" for n in self.schema.vectors], what="vectors"),
+                        hint=did_you_mean(
+                            name, [n or "vector" for n in self.schema.vector_types], what="vectors"
+                        ),
                     )
                 found.setdefault(name, [None] * len(rows))[at] = vector
         payloads = []

@@ -94,8 +94,8 @@ def _refuse_other_content(location: Location) -> None:
 
 
 def _check_same(reader: Reader, schema: CollectionSchema) -> None:
-    have = {n: p.to_json() for n, p in reader.schema.vectors.items()}
-    want = {n: p.to_json() for n, p in schema.vectors.items()}
+    have = {n: p.to_json() for n, p in reader.schema.vectors.items()} | dict(reader.schema.sparse)
+    want = {n: p.to_json() for n, p in schema.vectors.items()} | dict(schema.sparse)
     if have != want:
         raise CollectionExistsError(
             f"{reader.where} exists with vectors {have}; {want} were asked for",

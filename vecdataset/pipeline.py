@@ -9,7 +9,8 @@ is fetched once, for the points of the root.
 from __future__ import annotations
 
 import time
-from collections.abc import Mapping, Sequence
+import uuid
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Final, Literal, cast
 
@@ -20,26 +21,25 @@ import pyarrow.compute as pc
 from vecdataset import scoring
 from vecdataset.errors import (
     InvalidInputError,
-    PointNotFoundError,
     UnknownNameError,
     did_you_mean,
 )
 from vecdataset.filters import Filter
 from vecdataset.frames import ScoredPoints
 from vecdataset.fusion import FUSIONS, fuse
-from vecdataset.ids import Id, fit_ids
+from vecdataset.ids import Id
 from vecdataset.indexes import SearchParams
-from vecdataset.query import MAX_LIMIT, Query, nearest_rows, query_vectors
+from vecdataset.query import MAX_LIMIT
 from vecdataset.reader import Reader, Selection
-from vecdataset.schema import Distance, VectorParams, vector_column
+from vecdataset.schema import Distance
 from vecdataset.scroll import id_page, order_column
+from vecdataset.spaces import Space, best_rows, lookup, space
 
 Strategy = Literal["average_vector", "best_score", "sum_scores"]
 STRATEGIES: Final = ("average_vector", "best_score", "sum_scores")
 _STEP_KEYS: Final = frozenset(
     {"query", "using", "filter", "limit", "offset", "params", "score_threshold", "prefetch", "lookup_from"}
 )
-_BATCH_BYTES: Final = 8 << 20
 
 
 # ---------------------------------------------------------------------------- nodes
@@ -364,13 +364,14 @@ def _rank(reader: Reader, step: Step, selection: Selection, lists: Sequence[Rank
         rows, scores = evaluate(reader, rank.expression, rank.defaults, [(r.rows, r.scores) for r in lists])
         order = np.lexsort((rows, -scores))[:limit]
         return Ranked(rows[order], scores[order])
-    name, params = reader.schema.vector(step.using)
+    own = space(reader, step.using)
+    examples = _Examples(reader, own, step.lookup)
     if isinstance(rank, Nearest):
-        return _nearest(reader, step, rank, name, params, selection, limit)
+        return _nearest(step, rank, own, examples, selection, limit)
     if isinstance(rank, Recommend):
-        return _recommend(reader, step, rank, name, params, selection, limit)
+        return _recommend(step, rank, own, examples, selection, limit)
     assert isinstance(rank, Discover)
-    return _discover(reader, step, rank, name, params, selection, limit)
+    return _discover(rank, own, examples, selection, limit)
 
 
 def _sampled(rows: np.ndarray, rank: Sample, limit: int) -> Ranked:
@@ -379,92 +380,52 @@ def _sampled(rows: np.ndarray, rank: Sample, limit: int) -> Ranked:
 
 
 def _nearest(
-    reader: Reader,
-    step: Step,
-    rank: Nearest,
-    name: str,
-    params: VectorParams,
-    selection: Selection,
-    limit: int,
+    step: Step, rank: Nearest, own: Space, examples: _Examples, selection: Selection, limit: int
 ) -> Ranked:
-    examples = _Examples(reader, name, params, step.lookup)
-    vector = examples.add([rank.vector])
+    (example,) = examples.add([rank.vector])
     if rank.diversity is None:
-        return _by_vector(reader, step, name, params, vector, selection, limit, examples.own_rows)
+        return _by_example(step, own, example, examples, selection, limit)
     candidates = limit if rank.candidates is None else rank.candidates
-    found = _by_vector(reader, step, name, params, vector, selection, candidates, examples.own_rows)
+    found = _by_example(step, own, example, examples, selection, candidates)
     if not len(found.rows):
         return found
-    column = vector_column(name)
-    stored = reader.table.take(found.rows, [column])[column].combine_chunks()
-    matrix = stored.flatten().to_numpy().reshape(-1, params.size).astype(np.float64)
-    relevance = scoring.similarity(params.metric, vector.astype(np.float64), matrix)[0]
-    between = scoring.similarity(params.metric, matrix, matrix)
+    relevance, between = own.between(found.rows, example)
     order = scoring.mmr(relevance, between, diversity=rank.diversity, limit=limit)
     return Ranked(found.rows[order], found.scores[order], found.larger_is_better)
 
 
-def _by_vector(
-    reader: Reader,
-    step: Step,
-    name: str,
-    params: VectorParams,
-    vector: np.ndarray,
-    selection: Selection,
-    limit: int,
-    exclude: np.ndarray,
+def _by_example(
+    step: Step, own: Space, example: Any, examples: _Examples, selection: Selection, limit: int
 ) -> Ranked:
-    query = Query(
-        vectors=vector.astype(np.float32), using=name, limit=limit + len(exclude), params=step.params
-    )
-    ((rows, distances),) = nearest_rows(reader, query, selection)[0]
+    # Examples given by id are no hits: as many more are asked for.
+    exclude = examples.own_rows
+    rows, scores = own.nearest(example, selection, limit=limit + len(exclude), params=step.params)
     if len(exclude):
         keep = ~np.isin(rows, exclude)
-        rows, distances = rows[keep], distances[keep]
-    return Ranked(rows[:limit], _score(params.metric, distances[:limit]), params.metric.higher_is_better)
-
-
-def _score(metric: Distance, distance: np.ndarray) -> np.ndarray:
-    if metric is Distance.COSINE:
-        return 1.0 - distance
-    return -distance if metric is Distance.DOT else distance
+        rows, scores = rows[keep], scores[keep]
+    return Ranked(rows[:limit], scores[:limit], own.higher_is_better)
 
 
 def _recommend(
-    reader: Reader,
-    step: Step,
-    rank: Recommend,
-    name: str,
-    params: VectorParams,
-    selection: Selection,
-    limit: int,
+    step: Step, rank: Recommend, own: Space, examples: _Examples, selection: Selection, limit: int
 ) -> Ranked:
-    if not rank.positive and not rank.negative:
+    if not len(rank.positive) and not len(rank.negative):
         raise InvalidInputError("recommend needs at least one example")
-    examples = _Examples(reader, name, params, step.lookup)
     positive, negative = examples.add(rank.positive), examples.add(rank.negative)
     if rank.strategy == "average_vector":
-        vector = scoring.average_vector(positive, negative)[None]
-        return _by_vector(reader, step, name, params, vector, selection, limit, examples.own_rows)
+        if not positive:
+            scoring.average_vector(np.zeros((0, 1)), np.zeros((0, 1)))
+        return _by_example(step, own, own.average(positive, negative), examples, selection, limit)
     rule = scoring.best_score if rank.strategy == "best_score" else scoring.sum_scores
-    both = np.concatenate([positive, negative])
 
     def score(s: np.ndarray) -> np.ndarray:
         return rule(s[: len(positive)], s[len(positive) :])
 
-    return _score_all(reader, name, params, both, score, selection, limit, examples.own_rows)
+    stream = own.similarities([*positive, *negative], selection)
+    return Ranked(*best_rows(stream, score, limit=limit, exclude=examples.own_rows))
 
 
-def _discover(
-    reader: Reader,
-    step: Step,
-    rank: Discover,
-    name: str,
-    params: VectorParams,
-    selection: Selection,
-    limit: int,
-) -> Ranked:
-    examples = _Examples(reader, name, params, step.lookup)
+def _discover(rank: Discover, own: Space, examples: _Examples, selection: Selection, limit: int) -> Ranked:
     target = examples.add([] if rank.target is None else [rank.target])
     positive = examples.add([p for p, _ in rank.pairs])
     negative = examples.add([n for _, n in rank.pairs])
@@ -476,106 +437,38 @@ def _discover(
         plus, minus = s[offset : offset + n], s[offset + n :]
         return scoring.context(plus, minus) if not offset else scoring.discover(s[0], plus, minus)
 
-    everything = np.concatenate([target, positive, negative])
-    return _score_all(reader, name, params, everything, score, selection, limit, examples.own_rows)
-
-
-def _score_all(
-    reader: Reader,
-    name: str,
-    params: VectorParams,
-    examples: np.ndarray,
-    score: Any,
-    selection: Selection,
-    limit: int,
-    exclude: np.ndarray,
-) -> Ranked:
-    """Score every selected row against all examples, in one stream; keep the best."""
-    column = vector_column(name)
-    rows, scores = np.zeros(0, np.uint64), np.zeros(0)
-    narrow = examples.astype(np.float32)
-    batch_rows = max(256, _BATCH_BYTES // (params.size * 4))
-    for batch in reader.stream([column], selection, batch_rows=batch_rows, row_ids=True):
-        row_ids, stored = batch.column("_rowid").to_numpy(), batch.column(column)
-        if stored.null_count:
-            row_ids = row_ids[stored.is_valid().to_numpy(zero_copy_only=False)]
-            stored = stored.drop_null()
-        matrix = stored.flatten().to_numpy(zero_copy_only=False).reshape(-1, params.size)
-        if len(exclude):
-            keep = ~np.isin(row_ids, exclude)
-            row_ids, matrix = row_ids[keep], matrix[keep]
-        if not len(row_ids):
-            continue
-        found = score(scoring.similarity(params.metric, narrow, matrix.astype(np.float32, copy=False)))
-        at = np.arange(len(found))
-        if len(found) > limit:
-            at = np.argpartition(-found, limit - 1)[:limit]
-        rows, scores = np.concatenate([rows, row_ids[at]]), np.concatenate([scores, found[at]])
-        order = np.lexsort((rows, -scores))[:limit]
-        rows, scores = rows[order], scores[order]
-    return Ranked(rows, scores)
+    stream = own.similarities([*target, *positive, *negative], selection)
+    return Ranked(*best_rows(stream, score, limit=limit, exclude=examples.own_rows))
 
 
 class _Examples:
     """Vectors given as such or by point id, and the rows of the points, which are no answers."""
 
-    def __init__(self, reader: Reader, name: str, params: VectorParams, lookup: Reader | None) -> None:
+    def __init__(self, reader: Reader, own: Space, source: Reader | None) -> None:
         self._reader = reader
-        self._source = lookup or reader
-        self._name = name
-        self._params = params
-        self._own: list[int] = []
+        self._source = source or reader
+        self._space = own
+        self._own: list[np.ndarray] = []
 
     @property
     def own_rows(self) -> np.ndarray:
         """Row ids, in this collection, of the examples given by id."""
-        return np.array(sorted(set(self._own)), np.uint64)
+        return np.unique(np.concatenate([np.zeros(0, np.uint64), *self._own]))
 
-    def add(self, items: Sequence[Any]) -> np.ndarray:
-        """Return the examples as float64 `[n, size]`."""
-        out = np.zeros((len(items), self._params.size))
-        ids = {i: _example_id(item) for i, item in enumerate(items)}
-        asked = [(i, v) for i, v in ids.items() if v is not None]
+    def add(self, items: Sequence[Any]) -> list[Any]:
+        """Return the examples as the space takes them."""
+        ids = [_example_id(item) for item in items]
+        asked = [i for i in ids if i is not None]
+        known: Iterator[Any] = iter(())
         if asked:
-            for (i, _), vector in zip(asked, self._stored([v for _, v in asked]), strict=True):
-                out[i] = vector
-        for i, item in enumerate(items):
-            if ids[i] is None:
-                out[i] = query_vectors(item, self._params, name=self._name, where=self._reader.where)[0]
-        return out
-
-    def _stored(self, ids: list[Any]) -> np.ndarray:
-        source = self._source
-        stored, _ = fit_ids(ids, source.schema.id_type, where=source.where)
-        name, _ = source.schema.vector(self._name or None)
-        column = vector_column(name)
-        found: dict[Any, tuple[int, Any]] = {}
-        if source.schema.id_type is not None:
-            for sql in source.id_literals(stored):
-                table = source.table.read(["id", column], filter=sql, row_ids=True)
-                for key, row, vector in zip(
-                    table["id"].to_pylist(),
-                    table["_rowid"].to_pylist(),
-                    table[column].to_pylist(),
-                    strict=True,
-                ):
-                    found[key] = (row, vector)
-        out = []
-        for key in stored.to_pylist():
-            if key not in found:
-                raise PointNotFoundError(f"{source.where} has no point {key!r} to be an example")
-            row, vector = found[key]
-            if vector is None:
-                raise InvalidInputError(f"point {key!r} of {source.where} has no vector {name or 'vector'!r}")
-            if source is self._reader:
-                self._own.append(row)
-            out.append(vector)
-        matrix = np.array(out, np.float64)
-        if self._params.metric is Distance.COSINE:
-            # Qdrant stores such vectors at length one; averages depend on it.
-            norms = np.sqrt((matrix * matrix).sum(axis=1, keepdims=True))
-            matrix = np.divide(matrix, norms, out=np.zeros_like(matrix), where=norms > 0)
-        return matrix
+            values, rows = lookup(self._source, self._space.name, asked)
+            if self._source is self._reader:
+                self._own.append(rows)
+            known = iter(self._space.stored(values))
+        return [
+            self._space.example(item) if point is None else next(known)
+            for item, point in zip(items, ids, strict=True)
+        ]
 
 
 def _example_id(item: Any) -> Any:
@@ -583,7 +476,7 @@ def _example_id(item: Any) -> Any:
         return item.value
     if isinstance(item, bool):
         return None
-    return item if isinstance(item, int | str | np.integer) else None
+    return item if isinstance(item, int | str | np.integer | uuid.UUID) else None
 
 
 def _ordered(reader: Reader, rank: OrderBy, selection: Selection, limit: int) -> Ranked:
@@ -652,11 +545,12 @@ def answer(
 
 
 def _distance(reader: Reader, step: Step, ranked: Ranked) -> np.ndarray:
-    if isinstance(step.rank, Nearest) or (
-        isinstance(step.rank, Recommend) and step.rank.strategy == "average_vector"
+    if step.using not in reader.schema.sparse and (
+        isinstance(step.rank, Nearest)
+        or (isinstance(step.rank, Recommend) and step.rank.strategy == "average_vector")
     ):
         _, params = reader.schema.vector(step.using)
-        if params.metric is Distance.COSINE:
+        if params.metric is Distance.COSINE and not params.multivector:
             return 1.0 - ranked.scores
     return -ranked.scores if ranked.larger_is_better else ranked.scores
 

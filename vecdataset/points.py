@@ -40,7 +40,8 @@ from vecdataset.schema import (
     id_field,
     vector_column,
 )
-from vecdataset.vectors import fit_vectors
+from vecdataset.sparse import fit_sparse
+from vecdataset.vectors import fit_multivectors, fit_vectors
 
 SPOOL_AFTER_BYTES: Final = 128 << 20
 MERGE_BATCH_ROWS: Final = 4_096
@@ -254,9 +255,7 @@ class PointBuffer:
         self._reject_duplicates = reject_duplicates
         self._id_type = schema.id_type
         self._columns: dict[str, PayloadColumn] = dict(schema.payload)
-        self._folded = {
-            name.lower() for name in (*schema.payload, *(vector_column(n) for n in schema.vectors))
-        }
+        self._folded = {name.lower() for name in (*schema.payload, *schema.vector_columns.values())}
         self._spool = _Spool()
         self._ids: list[pa.Array] = []
         self._keep: list[np.ndarray | None] | None = None
@@ -273,13 +272,14 @@ class PointBuffer:
         ids = self._fit_ids(raw)
         arrays: dict[str, pa.Array] = {"id": ids}
         for name, values in raw.vectors.items():
-            if name not in self._schema.vectors:
+            if name not in self._schema.vector_types:
                 raise UnknownNameError(
                     f"vector {name or 'vector'!r} is not declared in {self._where}",
-                    hint=did_you_mean(name, [n or "vector" for n in self._schema.vectors], what="vectors"),
+                    hint=did_you_mean(
+                        name, [n or "vector" for n in self._schema.vector_types], what="vectors"
+                    ),
                 )
-            params = self._schema.vectors[name]
-            array, zeros = fit_vectors(values, name, params, ids=ids, where=self._where)
+            array, zeros = self._fit_vector(name, values, ids)
             if len(array) != raw.length:
                 raise InvalidInputError(
                     f"{raw.length} points come with {len(array)} vectors {name or 'vector'!r}"
@@ -303,6 +303,13 @@ class PointBuffer:
         self.rows_in += raw.length
         self._ids.append(ids)
         self._spool.append(pa.RecordBatch.from_arrays(list(arrays.values()), list(arrays)))
+
+    def _fit_vector(self, name: str, values: Any, ids: pa.Array) -> tuple[pa.Array, bool]:
+        if name in self._schema.sparse:
+            return fit_sparse(values, name, ids=ids, where=self._where), False
+        params = self._schema.vectors[name]
+        fit = fit_multivectors if params.multivector else fit_vectors
+        return fit(values, name, params, ids=ids, where=self._where)
 
     def _fit_ids(self, raw: RawBatch) -> pa.Array:
         if raw.ids is None:
@@ -347,9 +354,9 @@ class PointBuffer:
             raise InvalidInputError(f"a payload key of {self._where} is not valid Unicode: {exc}") from None
 
     def _type_of(self, column: str) -> pa.DataType:
-        for name, params in self._schema.vectors.items():
+        for name, kind in self._schema.vector_types.items():
             if vector_column(name) == column:
-                return params.arrow_type
+                return kind
         return self._columns[column].type
 
     def _promote(self, name: str, kind: pa.DataType, *, number: bool = False) -> PayloadColumn | None:
@@ -594,8 +601,8 @@ class PointBuffer:
         fields = [id_field(schema.id_type)]
         names = self._spool.names()
         fields += [
-            pa.field(vector_column(n), p.arrow_type)
-            for n, p in schema.vectors.items()
+            pa.field(vector_column(n), kind)
+            for n, kind in schema.vector_types.items()
             if vector_column(n) in names
         ]
         fields += [c.to_field() for c in schema.payload.values() if c.name in names]

@@ -136,15 +136,16 @@ class Reader:
 
     def _vector_names(self, with_vectors: object) -> list[str]:
         if with_vectors is True:
-            return list(self.schema.vectors)
+            return list(self.schema.vector_types)
         if not with_vectors:
             return []
         names = [with_vectors] if isinstance(with_vectors, str) else list(cast("Sequence[str]", with_vectors))
         physical = {column: name for name, column in self.schema.vector_columns.items()}
-        return [self.schema.vector(physical.get(n, n))[0] for n in names]
+        return [self.schema.vector_name(physical.get(n, n)) for n in names]
 
     def shape(self, table: pa.Table, keys: frozenset[str] | None) -> pa.Table:
         """Return `table` with `_extra` cut down to the keys asked for, and without it when it is empty."""
+        table = table.replace_schema_metadata(None)
         if EXTRA not in table.column_names:
             return table
         at = table.column_names.index(EXTRA)

@@ -39,6 +39,9 @@ JSON_NUMBER: Final = {"vecdataset:json": "number"}
 EXTRA: Final = "_extra"
 UNNAMED: Final = ""
 VECTOR_SUFFIX: Final = "__vector"
+SPARSE_TYPE: Final = pa.struct(
+    [pa.field("indices", pa.list_(pa.uint32())), pa.field("values", pa.list_(pa.float32()))]
+)
 MAX_SIZE: Final = 65_536
 MAX_PROMOTED: Final = 256
 DEFAULT_THRESHOLD: Final = 20_000
@@ -123,8 +126,6 @@ class VectorParams:
                 f"vector datatype {self.datatype!r} is not known",
                 hint=did_you_mean(str(self.datatype), _DATATYPES, what="datatypes"),
             )
-        if self.multivector:
-            raise NotSupportedError("multivectors are not supported yet")
 
     @property
     def metric(self) -> Distance:
@@ -139,7 +140,8 @@ class VectorParams:
     @property
     def arrow_type(self) -> pa.DataType:
         """The Arrow type of the column."""
-        return pa.list_(self.element, self.size)
+        one = pa.list_(self.element, self.size)
+        return pa.list_(one) if self.multivector else one
 
     def to_json(self) -> dict[str, Any]:
         """Return the declaration as JSON values, without what is default."""
@@ -148,6 +150,8 @@ class VectorParams:
             "distance": self.metric.value,
             "datatype": self.datatype,
         }
+        if self.multivector:
+            out["multivector"] = True
         for key in ("index", "quantization"):
             value = getattr(self, key)
             if value is not None:
@@ -161,6 +165,12 @@ class SparseVectorParams:
 
     modifier: Literal["idf"] | None = None
     """`idf` scales query values by inverse document frequency, as in Qdrant."""
+
+    def __post_init__(self) -> None:
+        if self.modifier not in (None, "idf"):
+            raise UnknownNameError(
+                f"modifier {self.modifier!r} is not known", hint="it must be None or 'idf'"
+            )
 
 
 def vector_column(name: str) -> str:
@@ -218,10 +228,20 @@ class CollectionSchema:
             )
         return name, self.vectors[name]
 
+    def vector_name(self, using: str) -> str:
+        """Return the name of a vector, dense or sparse, or say which there are."""
+        return using if using in self.sparse else self.vector(using)[0]
+
     @property
     def vector_columns(self) -> dict[str, str]:
-        """Vector name to physical column."""
-        return {name: vector_column(name) for name in self.vectors}
+        """Vector name to physical column, sparse ones included."""
+        return {name: vector_column(name) for name in (*self.vectors, *self.sparse)}
+
+    @property
+    def vector_types(self) -> dict[str, pa.DataType]:
+        """Vector name to Arrow type, sparse ones included."""
+        dense = {name: p.arrow_type for name, p in self.vectors.items()}
+        return dense | dict.fromkeys(self.sparse, SPARSE_TYPE)
 
     @property
     def id_arrow_type(self) -> pa.DataType:
@@ -234,6 +254,7 @@ class CollectionSchema:
         if self.id_type is not None:
             fields.append(id_field(self.id_type))
         fields += [pa.field(vector_column(name), p.arrow_type) for name, p in self.vectors.items()]
+        fields += [pa.field(vector_column(name), SPARSE_TYPE) for name in self.sparse]
         fields += [column.to_field() for column in self.payload.values()]
         fields.append(pa.field(EXTRA, pa.string()))
         return pa.schema(fields, metadata=self.metadata())
@@ -245,6 +266,8 @@ class CollectionSchema:
             "id_type": self.id_type,
             "vectors": {name: p.to_json() for name, p in self.vectors.items()},
         }
+        if self.sparse:
+            declared["sparse"] = {name: {"modifier": p.modifier} for name, p in self.sparse.items()}
         return {METADATA_KEY: json.dumps(declared, separators=(",", ":")).encode()}
 
     @classmethod
@@ -265,6 +288,7 @@ class CollectionSchema:
             declared = json.loads(raw)
             version = int(declared["format_version"])
             vectors = {name: VectorParams(**p) for name, p in declared["vectors"].items()}
+            sparse = {name: SparseVectorParams(**p) for name, p in declared.get("sparse", {}).items()}
         except (ValueError, KeyError, TypeError) as exc:
             raise CorruptionError(f"the declaration of collection {url} does not parse: {exc}") from exc
         if version > FORMAT_VERSION:
@@ -276,9 +300,9 @@ class CollectionSchema:
         if id_type is None and "id" in schema.names:
             metadata = schema.field("id").metadata or {}
             id_type = cast("IdType", metadata.get(b"vecdataset:id_type", b"uint64").decode())
-        own = {"id", EXTRA, *(vector_column(name) for name in vectors)}
+        own = {"id", EXTRA, *(vector_column(name) for name in (*vectors, *sparse))}
         payload = {f.name: payload_column(f) for f in schema if f.name not in own}
-        return cls(vectors=vectors, id_type=id_type, payload=payload)
+        return cls(vectors=vectors, sparse=sparse, id_type=id_type, payload=payload)
 
 
 def payload_column(f: pa.Field) -> PayloadColumn:
@@ -307,11 +331,19 @@ def declare(
             f"vectors is {type(vectors).__name__}; it must be a VectorParams or a dict of them",
             hint="vectors=VectorParams(size=384, distance='Cosine')",
         )
-    if not vectors:
+    sparse = dict(sparse or {})
+    if not vectors and not sparse:
         raise InvalidInputError("a collection needs at least one vector")
-    if sparse:
-        raise NotSupportedError("sparse vectors are not supported yet")
-    for name in vectors:
+    for name, params in sparse.items():
+        if not isinstance(params, SparseVectorParams):
+            raise InvalidInputError(
+                f"sparse vector {name!r} is {type(params).__name__}; it must be a SparseVectorParams"
+            )
+        if name in vectors or not name:
+            raise InvalidInputError(
+                f"{name!r} cannot name a sparse vector", hint="each vector has its own name"
+            )
+    for name in (*vectors, *sparse):
         if name and (not name.replace("-", "_").isidentifier() or name.startswith("_") or "__" in name):
             raise InvalidInputError(
                 f"{name!r} cannot name a vector",
@@ -321,7 +353,7 @@ def declare(
         raise UnknownNameError(
             f"id_type {id_type!r} is not known", hint=did_you_mean(id_type, ID_TYPES, what="id types")
         )
-    return CollectionSchema(vectors=dict(vectors), id_type=id_type)
+    return CollectionSchema(vectors=dict(vectors), sparse=sparse, id_type=id_type)
 
 
 def can_promote(name: str) -> bool:

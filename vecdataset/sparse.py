@@ -12,16 +12,13 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, Final
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
 
 from vecdataset.errors import InvalidVectorError
-
-SPARSE_TYPE: Final = pa.struct(
-    [pa.field("indices", pa.list_(pa.uint32())), pa.field("values", pa.list_(pa.float32()))]
-)
+from vecdataset.schema import SPARSE_TYPE
 
 
 @dataclass(frozen=True, slots=True, eq=False)

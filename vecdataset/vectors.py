@@ -78,6 +78,37 @@ def fit_vectors(
     )
 
 
+def fit_multivectors(
+    values: Any, name: str, params: VectorParams, *, ids: pa.Array | None, where: str
+) -> tuple[pa.Array, bool]:
+    """Return multivectors as they are stored; see `fit_vectors`.
+
+    Args:
+        values: Arrow lists of vectors, or a list of `[vectors, size]` and None.
+        name: The vector's name, for errors.
+        params: Its declaration.
+        ids: Stored ids, to name the point at fault.
+        where: Names the collection in errors.
+
+    Raises:
+        InvalidVectorError: As for `fit_vectors`, or a point brings an empty list.
+    """
+    rows = values.to_pylist() if isinstance(values, pa.Array) else list(values)
+    counts = np.array([-1 if row is None else len(row) for row in rows], np.int64)
+    if (counts == 0).any():
+        at = int(np.flatnonzero(counts == 0)[0])
+        point = ids[at].as_py() if ids is not None else at
+        raise InvalidVectorError(f"multivector {name or 'vector'!r} of point {point!r} of {where} is empty")
+    owners = np.repeat(np.arange(len(rows)), np.maximum(counts, 0))
+    own_ids = None if ids is None else ids.take(pa.array(owners))
+    flat, zeros = fit_vectors(
+        [vector for row in rows if row is not None for vector in row], name, params, ids=own_ids, where=where
+    )
+    offsets = np.concatenate([[0], np.cumsum(np.maximum(counts, 0))]).astype(np.int32)
+    mask = pa.array(counts < 0)
+    return pa.ListArray.from_arrays(pa.array(offsets), flat, type=params.arrow_type, mask=mask), zeros
+
+
 def _stored_row(row: int, valid: np.ndarray | None) -> int:
     return row if valid is None else int(np.flatnonzero(valid)[row])
 

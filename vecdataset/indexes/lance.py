@@ -47,6 +47,8 @@ class LanceKind:
         """Return why such vectors cannot be indexed with this kind."""
         if vector.metric is Distance.MANHATTAN:
             return "no index kind knows the Manhattan distance; searches on it are exact"
+        if vector.multivector:
+            return "searches on multivectors are exact"
         if self.code == "rq" and vector.size % 8:
             return f"it needs a size that is a multiple of 8, not {vector.size}; ivf_sq takes any"
         return None

@@ -1,0 +1,371 @@
+"""Dense, multi- and sparse vectors under one face: examples in, similarities and nearest rows out.
+
+A `Space` is one vector of a collection at one version. Query kinds (recommend, discover, MMR …)
+are written once, over the inner similarity of `scoring.py`, and work on every space.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from typing import Any, Final, Protocol
+
+import numpy as np
+import pyarrow as pa
+
+from vecdataset import scoring
+from vecdataset.errors import InvalidInputError, InvalidVectorError, PointNotFoundError
+from vecdataset.ids import fit_ids
+from vecdataset.indexes import SearchParams
+from vecdataset.postings import Postings
+from vecdataset.query import Query, nearest_rows, query_vectors
+from vecdataset.reader import Reader, Selection
+from vecdataset.schema import Distance, VectorParams, vector_column
+from vecdataset.sparse import SparseVector, idf
+
+_BATCH_BYTES: Final = 8 << 20
+
+Similarities = Iterator[tuple[np.ndarray, np.ndarray]]
+"""Row ids `[n]` and inner similarities `[examples, n]`, batch by batch."""
+
+
+class Space(Protocol):
+    """One vector of a collection, of whatever kind."""
+
+    name: str
+    higher_is_better: bool
+    """Whether a larger score, as it is returned, is a better one."""
+
+    def example(self, item: Any) -> Any:
+        """Return a vector that a caller gave, checked."""
+        ...
+
+    def stored(self, values: Sequence[Any]) -> list[Any]:
+        """Return vectors read from the column as examples."""
+        ...
+
+    def nearest(
+        self, example: Any, selection: Selection, *, limit: int, params: SearchParams
+    ) -> tuple[np.ndarray, np.ndarray]:
+        """Return row ids and scores of the nearest rows, best first."""
+        ...
+
+    def similarities(self, examples: Sequence[Any], selection: Selection) -> Similarities:
+        """Yield the similarity of every selected row to every example."""
+        ...
+
+    def between(self, rows: np.ndarray, example: Any) -> tuple[np.ndarray, np.ndarray]:
+        """Return similarities of rows to an example `[n]`, and to each other `[n, n]`."""
+        ...
+
+    def average(self, positive: Sequence[Any], negative: Sequence[Any]) -> Any:
+        """Return the one example that stands for all: avg(P), or 2·avg(P) − avg(N)."""
+        ...
+
+
+def space(reader: Reader, using: str | None) -> Space:
+    """Return the space of the vector `using`."""
+    if using is not None and using in reader.schema.sparse:
+        return SparseSpace(reader, using)
+    name, params = reader.schema.vector(using)
+    return MultiSpace(reader, name, params) if params.multivector else DenseSpace(reader, name, params)
+
+
+def lookup(reader: Reader, using: str, ids: Sequence[Any]) -> tuple[list[Any], np.ndarray]:
+    """Return stored vectors of points as the column gives them, and the points' row ids.
+
+    Raises:
+        PointNotFoundError: An id is not there.
+        InvalidInputError: A point has no such vector.
+    """
+    stored, _ = fit_ids(list(ids), reader.schema.id_type, where=reader.where)
+    column = vector_column(using)
+    found: dict[Any, tuple[int, Any]] = {}
+    if reader.schema.id_type is not None:
+        for sql in reader.id_literals(stored):
+            table = reader.table.read(["id", column], filter=sql, row_ids=True)
+            rows = zip(table["_rowid"].to_pylist(), table[column].to_pylist(), strict=True)
+            found.update(zip(table["id"].to_pylist(), rows, strict=True))
+    vectors, row_ids = [], []
+    for key in stored.to_pylist():
+        if key not in found:
+            raise PointNotFoundError(f"{reader.where} has no point {key!r} to search with")
+        row, vector = found[key]
+        if vector is None:
+            raise InvalidInputError(f"point {key!r} of {reader.where} has no vector {using or 'vector'!r}")
+        vectors.append(vector)
+        row_ids.append(row)
+    return vectors, np.array(row_ids, np.uint64)
+
+
+def _score(metric: Distance, similarity: np.ndarray) -> np.ndarray:
+    """Return the score that Qdrant returns for an inner similarity."""
+    if metric is Distance.EUCLID:
+        root: np.ndarray = np.sqrt(np.abs(similarity))
+        return root
+    return np.abs(similarity) if metric is Distance.MANHATTAN else similarity
+
+
+# ----------------------------------------------------------------------------- dense
+
+
+class DenseSpace:
+    """One vector a point."""
+
+    def __init__(self, reader: Reader, name: str, params: VectorParams) -> None:
+        """Take the vector `name` of a reader."""
+        self.name = name
+        self.higher_is_better = params.metric.higher_is_better
+        self._reader = reader
+        self._params = params
+
+    def example(self, item: Any) -> np.ndarray:
+        """Return float64 `[size]`."""
+        vector = query_vectors(item, self._params, name=self.name, where=self._reader.where)
+        if len(vector) != 1:
+            raise InvalidVectorError(f"one vector is needed here; {len(vector)} were given")
+        example: np.ndarray = vector[0].astype(np.float64)
+        return example
+
+    def stored(self, values: Sequence[Any]) -> list[np.ndarray]:
+        """Return float64 `[size]` each; of length one under Cosine, as Qdrant stores them."""
+        matrix = np.array(values, np.float64).reshape(-1, self._params.size)
+        if self._params.metric is Distance.COSINE:
+            norms = np.sqrt((matrix * matrix).sum(axis=1, keepdims=True))
+            matrix = np.divide(matrix, norms, out=np.zeros_like(matrix), where=norms > 0)
+        return list(matrix)
+
+    def nearest(
+        self, example: np.ndarray, selection: Selection, *, limit: int, params: SearchParams
+    ) -> tuple[np.ndarray, np.ndarray]:
+        """Search, through the index where one serves."""
+        query = Query(vectors=example.astype(np.float32)[None], using=self.name, limit=limit, params=params)
+        ((rows, distance),) = nearest_rows(self._reader, query, selection)[0]
+        metric = self._params.metric
+        if metric is Distance.COSINE:
+            return rows, 1.0 - distance
+        return rows, -distance if metric is Distance.DOT else distance
+
+    def similarities(self, examples: Sequence[np.ndarray], selection: Selection) -> Similarities:
+        """Stream the column; float32 arithmetic."""
+        narrow = np.array(examples, np.float32).reshape(-1, self._params.size)
+        column = vector_column(self.name)
+        batch_rows = max(256, _BATCH_BYTES // (self._params.size * 4))
+        for batch in self._reader.stream([column], selection, batch_rows=batch_rows, row_ids=True):
+            rows, stored = present(batch, column)
+            if len(rows):
+                matrix = stored.flatten().to_numpy(zero_copy_only=False).reshape(-1, self._params.size)
+                matrix = matrix.astype(np.float32, copy=False)
+                yield rows, scoring.similarity(self._params.metric, narrow, matrix)
+
+    def between(self, rows: np.ndarray, example: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """Take the rows; float64 arithmetic."""
+        column = vector_column(self.name)
+        stored = self._reader.take(rows, [column])[column].combine_chunks()
+        matrix = stored.flatten().to_numpy(zero_copy_only=False).reshape(-1, self._params.size)
+        matrix = matrix.astype(np.float64)
+        metric = self._params.metric
+        return (
+            scoring.similarity(metric, example[None], matrix)[0],
+            scoring.similarity(metric, matrix, matrix),
+        )
+
+    def average(self, positive: Sequence[np.ndarray], negative: Sequence[np.ndarray]) -> np.ndarray:
+        """Return float64 `[size]`."""
+        return scoring.average_vector(np.array(positive), np.array(negative))
+
+
+def present(batch: pa.RecordBatch, column: str) -> tuple[np.ndarray, pa.Array]:
+    """Return row ids and values of the rows that have the column."""
+    rows, stored = batch.column("_rowid").to_numpy(), batch.column(column)
+    if stored.null_count:
+        rows = rows[stored.is_valid().to_numpy(zero_copy_only=False)]
+        stored = stored.drop_null()
+    return rows, stored
+
+
+# ----------------------------------------------------------------------- multivectors
+
+
+class MultiSpace:
+    """Several vectors a point, compared by MaxSim: Σ over the query's of the best of the point's.
+
+    Always exact: Lance's own scores of multivectors are wrong once an index is built.
+    """
+
+    def __init__(self, reader: Reader, name: str, params: VectorParams) -> None:
+        """Take the multivector `name` of a reader."""
+        self.name = name
+        self.higher_is_better = params.metric.higher_is_better
+        self._reader = reader
+        self._params = params
+
+    def example(self, item: Any) -> np.ndarray:
+        """Return float64 `[vectors, size]`."""
+        vectors = query_vectors(item, self._params, name=self.name, where=self._reader.where)
+        return vectors.astype(np.float64)
+
+    def stored(self, values: Sequence[Any]) -> list[np.ndarray]:
+        """Return float64 `[vectors, size]` each; of length one under Cosine."""
+        out = []
+        for value in values:
+            matrix = np.array(value, np.float64).reshape(-1, self._params.size)
+            if self._params.metric is Distance.COSINE:
+                norms = np.sqrt((matrix * matrix).sum(axis=1, keepdims=True))
+                matrix = np.divide(matrix, norms, out=np.zeros_like(matrix), where=norms > 0)
+            out.append(matrix)
+        return out
+
+    def nearest(
+        self,
+        example: np.ndarray,
+        selection: Selection,
+        *,
+        limit: int,
+        params: SearchParams,  # noqa: ARG002  nothing to tune: always exact
+    ) -> tuple[np.ndarray, np.ndarray]:
+        """Score every selected row."""
+        rows, similarity = best_rows(self.similarities([example], selection), lambda s: s[0], limit=limit)
+        return rows, _score(self._params.metric, similarity)
+
+    def similarities(self, examples: Sequence[np.ndarray], selection: Selection) -> Similarities:
+        """Stream the column."""
+        column = vector_column(self.name)
+        for batch in self._reader.stream([column], selection, batch_rows=1_024, row_ids=True):
+            rows, stored = present(batch, column)
+            if len(rows):
+                starts, matrix = self._matrix(stored)
+                yield rows, self._maxsim(examples, matrix, starts)
+
+    def between(self, rows: np.ndarray, example: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """Take the rows."""
+        column = vector_column(self.name)
+        stored = self._reader.take(rows, [column])[column].combine_chunks()
+        starts, matrix = self._matrix(stored)
+        wide = matrix.astype(np.float64)
+        each = np.split(wide, starts[1:])
+        return self._maxsim([example], wide, starts)[0], self._maxsim(each, wide, starts)
+
+    def _matrix(self, stored: pa.Array) -> tuple[np.ndarray, np.ndarray]:
+        """Return where each row's vectors begin, and all vectors under each other."""
+        offsets = stored.offsets.to_numpy()
+        flat = stored.flatten().flatten().to_numpy(zero_copy_only=False)
+        matrix = flat.reshape(-1, self._params.size).astype(np.float32, copy=False)
+        return offsets[:-1] - offsets[0], matrix
+
+    def _maxsim(self, examples: Sequence[np.ndarray], matrix: np.ndarray, starts: np.ndarray) -> np.ndarray:
+        out = np.empty((len(examples), len(starts)))
+        for i, example in enumerate(examples):
+            similarity = scoring.similarity(self._params.metric, example.astype(matrix.dtype), matrix)
+            out[i] = np.maximum.reduceat(similarity, starts, axis=1).sum(axis=0)
+        return out
+
+    def average(self, positive: Sequence[np.ndarray], negative: Sequence[np.ndarray]) -> np.ndarray:
+        """Return all positive vectors with all negative ones turned round, as Qdrant does."""
+        if not positive:
+            scoring.average_vector(np.zeros((0, 1)), np.zeros((0, 1)))
+        return np.concatenate([*positive, *(-n for n in negative)])
+
+
+# ---------------------------------------------------------------------------- sparse
+
+
+class SparseSpace:
+    """One sparse vector a point, compared by dot product; points that share no term are no hits."""
+
+    higher_is_better = True
+
+    def __init__(self, reader: Reader, name: str) -> None:
+        """Take the sparse vector `name` of a reader."""
+        self.name = name
+        self._reader = reader
+        self._idf = reader.schema.sparse[name].modifier == "idf"
+        self._postings = Postings(reader.table, vector_column(name))
+
+    def example(self, item: Any) -> SparseVector:
+        """Return the sparse vector."""
+        return SparseVector.parse(item)
+
+    def stored(self, values: Sequence[Any]) -> list[SparseVector]:
+        """Return sparse vectors from what the column holds."""
+        return [SparseVector.parse(v) for v in values]
+
+    def _weights(self, example: SparseVector) -> np.ndarray:
+        weights = example.values.astype(np.float64)
+        if self._idf:
+            documents, frequencies = self._postings.frequencies(example)
+            weights = weights * idf(documents, frequencies)
+        return weights
+
+    def _allowed(self, selection: Selection) -> np.ndarray | None:
+        if selection.everything:
+            return None
+        if selection.rows is not None:
+            return selection.rows
+        return np.sort(self._reader.table.row_ids(selection.sql))
+
+    def nearest(
+        self,
+        example: SparseVector,
+        selection: Selection,
+        *,
+        limit: int,
+        params: SearchParams,  # noqa: ARG002  nothing to tune: always exact
+    ) -> tuple[np.ndarray, np.ndarray]:
+        """Add up the postings of the query's terms."""
+        return self._postings.top(
+            example, k=limit, weights=self._weights(example), allowed=self._allowed(selection)
+        )
+
+    def similarities(self, examples: Sequence[SparseVector], selection: Selection) -> Similarities:
+        """Go through the postings block by block."""
+        allowed = self._allowed(selection)
+        weights = [self._weights(e) for e in examples]
+        for rows, scores, touched in self._postings.scores(examples, weights, allowed=allowed):
+            # A point that shares no term with any example is no hit.
+            some = touched.any(axis=0)
+            if some.any():
+                yield rows[some], scores[:, some]
+
+    def between(self, rows: np.ndarray, example: SparseVector) -> tuple[np.ndarray, np.ndarray]:
+        """Take the rows."""
+        column = vector_column(self.name)
+        vectors = self.stored(self._reader.take(rows, [column])[column].to_pylist())
+        each = np.array([[a.dot(b) for b in vectors] for a in vectors])
+        return np.array([example.dot(v) for v in vectors]), each
+
+    def average(self, positive: Sequence[SparseVector], negative: Sequence[SparseVector]) -> SparseVector:
+        """Average over the union of the terms."""
+        terms = np.unique(np.concatenate([v.indices for v in (*positive, *negative)]))
+
+        def matrix(vectors: Sequence[SparseVector]) -> np.ndarray:
+            out = np.zeros((len(vectors), len(terms)))
+            for row, vector in zip(out, vectors, strict=True):
+                row[np.searchsorted(terms, vector.indices)] = vector.values
+            return out
+
+        return SparseVector(terms, scoring.average_vector(matrix(positive), matrix(negative)))
+
+
+def best_rows(
+    batches: Similarities, score: Any, *, limit: int, exclude: np.ndarray | None = None
+) -> tuple[np.ndarray, np.ndarray]:
+    """Return row ids and scores of the `limit` best rows of a stream, best first.
+
+    Args:
+        batches: Row ids and similarities `[examples, n]`.
+        score: Makes scores `[n]` of similarities; larger is better.
+        limit: How many to keep.
+        exclude: Row ids that are no hits.
+    """
+    rows, scores = np.zeros(0, np.uint64), np.zeros(0)
+    for batch_rows, similarity in batches:
+        found = np.asarray(score(similarity), np.float64)
+        at = np.arange(len(found))
+        if exclude is not None and len(exclude):
+            at = at[~np.isin(batch_rows, exclude)]
+        if len(at) > limit:
+            at = at[np.argpartition(-found[at], limit - 1)[:limit]]
+        rows, scores = np.concatenate([rows, batch_rows[at]]), np.concatenate([scores, found[at]])
+        order = np.lexsort((rows, -scores))[:limit]
+        rows, scores = rows[order], scores[order]
+    return rows, scores
