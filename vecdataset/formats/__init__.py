@@ -40,8 +40,18 @@ from vecdataset.schema import (
 
 if TYPE_CHECKING:
     from vecdataset.collection import Collection
+    from vecdataset.writer import WriteResult
 
-__all__ = ["Format", "Reading", "Source", "export_points", "formats", "load"]
+__all__ = [
+    "Format",
+    "Reading",
+    "Source",
+    "export_points",
+    "formats",
+    "load",
+    "read_vectors",
+    "upsert_file",
+]
 
 BATCH_ROWS: Final = 8_192
 
@@ -220,8 +230,8 @@ def load(
 
     >>> import io
     >>> lines = io.BytesIO(b'{"id": 1, "vector": [1.0, 0.0], "payload": {"lang": "en"}}')
-    >>> load(lines, "memory://doc-load/books")
-    <Collection 'books': 1 points, version 3>
+    >>> load(lines, "memory://doc-load/books").get([1]).to_pylist()
+    [{'id': 1, 'lang': 'en'}]
     """
     from vecdataset import storage
 
@@ -234,12 +244,7 @@ def load(
             schema = _declaration(reading, declared, mapping, file.name, id_type, distance)
             collection, made = _create(location, schema)
         try:
-            collection.upsert(
-                _counted(reading.points, progress),
-                id=id,
-                vectors=_sources(reading, collection.schema, mapping, file.name),
-                layout=reading.layout,
-            )
+            _upsert(collection, reading, mapping, file.name, id=id, progress=progress)
         except BaseException:
             if made and collection.version == 1:
                 from vecdataset import engine
@@ -247,6 +252,72 @@ def load(
                 engine.drop_table(location)
             raise
     return collection
+
+
+def upsert_file(
+    collection: Collection,
+    source: Any,
+    *,
+    format: str | None = None,
+    progress: Callable[[int], None] | None = None,
+    vectors_from: Mapping[str, str] | str | None = None,
+    id: str = "id",
+    layout: Layout | None = None,
+    batch_rows: int = BATCH_ROWS,
+    source_options: Mapping[str, Any] | None = None,
+) -> WriteResult:
+    """Upsert a file of points into a collection, as one commit; the arguments are those of `load`."""
+    with open_source(source, options=source_options) as file:
+        reading = _format_of(file, format).read(file, batch_rows=batch_rows, layout=layout)
+        return _upsert(collection, reading, vectors_from, file.name, id=id, progress=progress)
+
+
+def _upsert(
+    collection: Collection,
+    reading: Reading,
+    mapping: Mapping[str, str] | str | None,
+    where: str,
+    *,
+    id: str,
+    progress: Callable[[int], None] | None,
+) -> WriteResult:
+    return collection.upsert(
+        _counted(reading.points, progress),
+        id=id,
+        vectors=_sources(reading, collection.schema, mapping, where),
+        layout=reading.layout,
+    )
+
+
+def read_vectors(
+    source: Any, *, column: str | None = None, source_options: Mapping[str, Any] | None = None
+) -> list[Any]:
+    """Return the vectors of a file, such as queries to search with, in its order.
+
+    Args:
+        source: As for `load`.
+        column: The column or key of the vectors; None takes the only one.
+        source_options: fsspec's options for `source`.
+
+    Raises:
+        InvalidInputError: It is not clear which column is meant, or a row has no vector in it.
+    """
+    with open_source(source, options=source_options) as file:
+        reading = _format_of(file, None).read(file, batch_rows=BATCH_ROWS, layout="flat")
+        name = column or (next(iter(reading.vectors)) if len(reading.vectors) == 1 else None)
+        if name is None:
+            raise _unclear(reading, file.name)
+        if name not in reading.names:
+            raise UnknownNameError(
+                f"{file.name} has no column {name!r}", hint=did_you_mean(name, reading.names, what="columns")
+            )
+        out: list[Any] = []
+        for item in reading.points:
+            out += item.column(name).to_pylist() if isinstance(item, pa.RecordBatch) else [item.get(name)]
+    missing = next((row for row, v in enumerate(out) if v is None), None)
+    if missing is not None:
+        raise InvalidInputError(f"row {missing} of {file.name} has no vector in {name!r}")
+    return out
 
 
 def _existing(location: Any) -> Collection | None:
