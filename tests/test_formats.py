@@ -136,6 +136,26 @@ def test_named_vectors_come_back_under_their_names(tmp_path):
     assert exact(again) == exact(first)
 
 
+@pytest.mark.parametrize("ending", ["parquet", "arrow", "jsonl"])
+def test_sparse_vectors_and_multivectors_come_back(tmp_path, ending):
+    vectors = {"many": vd.VectorParams(size=2, multivector=True), "one": vd.VectorParams(size=2)}
+    first = vd.create(next(fresh), vectors=vectors, sparse={"words": vd.SparseVectorParams()})
+    first.upsert(
+        [
+            {"id": 1, "vector": {"many": [[1, 2], [3, 4]], "words": {"indices": [9, 2], "values": [0.5, 1]}}},
+            {"id": 2, "vector": {"one": [0, 1], "many": [[5, 6]]}},
+            {"id": 3, "vector": {"words": {"indices": [], "values": []}}},
+        ],
+        layout="qdrant",
+    )
+    first.export(str(tmp_path / f"all.{ending}"))
+    again = vd.load(str(tmp_path / f"all.{ending}"), next(fresh))
+
+    assert again.schema.vectors == first.schema.vectors
+    assert again.schema.sparse == first.schema.sparse
+    assert exact(again) == exact(first)
+
+
 def test_a_fixed_version_is_exported_while_others_write(books, tmp_path):
     old = books.at(books.version)
     books.delete([1])

@@ -277,13 +277,14 @@ def demo(folder: str | None, keep: bool) -> None:
     "--vector", "named", multiple=True, callback=_vector_params, metavar="NAME:SIZE[:DISTANCE[:DATATYPE]]",
     help="A named vector; repeatable.",
 )  # fmt: skip
+@click.option("--sparse", multiple=True, metavar="NAME[:idf]", help="A sparse vector; repeatable.")
 @_id_type
 @click.option("--exist-ok", is_flag=True, help="Accept one that is there with the same vectors.")
 @_storage
 @_json_flag
 def create(
     url: str, size: int | None, distance: str | None, datatype: str, named: dict[str, Any],
-    id_type: str | None, exist_ok: bool, storage: dict[str, Any], as_json: bool,
+    sparse: Sequence[str], id_type: str | None, exist_ok: bool, storage: dict[str, Any], as_json: bool,
 ) -> None:  # fmt: skip
     """Make an empty collection.
 
@@ -294,11 +295,14 @@ def create(
     """
     import vecdataset as vd
 
-    if (size is None) == (not named):
-        raise click.UsageError("give --size, or --vector for each named vector")
+    if (size is not None) + bool(named or sparse) != 1:
+        raise click.UsageError("give --size, or --vector and --sparse for each named vector")
     one = {} if size is None else {"": {"size": size, "distance": distance or "Cosine", "datatype": datatype}}
     vectors = {name: vd.VectorParams(**spec) for name, spec in (one or named).items()}
-    made = vd.create(url, vectors=vectors, id_type=id_type, exist_ok=exist_ok, storage_options=storage)
+    extra = {n: vd.SparseVectorParams(m or None) for n, _, m in (text.partition(":") for text in sparse)}  # type: ignore[arg-type]  # checked there
+    made = vd.create(
+        url, vectors=vectors, sparse=extra, id_type=id_type, exist_ok=exist_ok, storage_options=storage
+    )
     _tell(f"made {made.url}", {"url": made.url, "version": made.version}, as_json=as_json)
 
 
@@ -352,7 +356,8 @@ def ls(root: str, dropped: bool, storage: dict[str, Any], as_json: bool) -> None
             found = catalog.open(name)
         except VecDatasetError as error:  # one that is damaged does not hide the others
             return {"name": name, "points": None, "vectors": None, "version": None, "error": str(error)}
-        vectors = {n or "vector": p.size for n, p in found.schema.vectors.items()}
+        vectors: dict[str, Any] = {n or "vector": p.size for n, p in found.schema.vectors.items()}
+        vectors |= dict.fromkeys(found.schema.sparse, "sparse")
         named = sorted(a for a, target in aliases.items() if target == name)
         return {"name": name, "points": len(found), "vectors": vectors, "version": found.version} | (
             {"aliases": named} if named else {}
@@ -507,7 +512,10 @@ def _query(found: Collection, vector: str | None, like: Sequence[str], from_file
     if (vector is not None) + bool(like) + (from_file is not None) != 1:
         raise click.UsageError("give one of --vector, --like and --from-file")
     if vector is not None:
-        return _json(sys.stdin.read() if vector == "-" else vector)
+        from vecdataset.sparse import SparseVector
+
+        query = _json(sys.stdin.read() if vector == "-" else vector)
+        return SparseVector.parse(query) if isinstance(query, dict) else query
     if from_file is not None:
         from vecdataset.formats import read_vectors
 

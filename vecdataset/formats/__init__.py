@@ -33,6 +33,7 @@ from vecdataset.schema import (
     VECTOR_SUFFIX,
     CollectionSchema,
     Distance,
+    SparseVectorParams,
     VectorParams,
     declare,
     vector_column,
@@ -66,6 +67,8 @@ class Reading:
     """Columns or keys, for messages."""
     vectors: Mapping[str, VectorParams] = field(default_factory=dict)
     """What looks like vectors: column, or vector name in the layout `qdrant`, to its shape."""
+    sparse: Mapping[str, SparseVectorParams] = field(default_factory=dict)
+    """Sparse vectors, by name, in the layout `qdrant`."""
     declared: CollectionSchema | None = None
     """The declaration of the collection that was exported, where the file carries it."""
     layout: Layout | None = None
@@ -186,6 +189,7 @@ def load(
     progress: Callable[[int], None] | None = None,
     vectors: VectorParams | Mapping[str, VectorParams] | Mapping[str, str] | None = None,
     vectors_from: Mapping[str, str] | str | None = None,
+    sparse: Mapping[str, SparseVectorParams] | None = None,
     id: str = "id",
     id_type: str | None = None,
     distance: Distance | str | None = None,
@@ -211,6 +215,7 @@ def load(
             `vectors_from`, so that what `upsert(vectors=…)` takes works here too.
         vectors_from: Vector name to column or key, `""` being the unnamed vector; one text is the
             column of the only vector.
+        sparse: Sparse vectors of a new collection, as for `create`.
         id: The column or key of the ids; points of a file without it get UUIDs.
         id_type: The id type of a new collection; None lets the ids decide.
         distance: The distance of a new collection whose vectors are not declared; Cosine.
@@ -241,7 +246,7 @@ def load(
         reading = _format_of(file, format).read(file, batch_rows=batch_rows, layout=layout)
         collection, made = _existing(location), False
         if collection is None:
-            schema = _declaration(reading, declared, mapping, file.name, id_type, distance)
+            schema = _declaration(reading, declared, mapping, file.name, sparse, id_type, distance)
             collection, made = _create(location, schema)
         try:
             _upsert(collection, reading, mapping, file.name, id=id, progress=progress)
@@ -356,18 +361,19 @@ def _declaration(
     vectors: VectorParams | Mapping[str, VectorParams] | None,
     mapping: Mapping[str, str] | str | None,
     where: str,
+    sparse: Mapping[str, SparseVectorParams] | None,
     id_type: str | None,
     distance: Distance | str | None,
 ) -> CollectionSchema:
     """Return what a new collection declares."""
     if vectors is not None:
-        return declare(vectors, id_type=id_type)
-    if mapping is None and reading.declared is not None and distance is None and id_type is None:
+        return declare(vectors, sparse=sparse, id_type=id_type)
+    if reading.declared is not None and not (mapping or sparse or distance or id_type):
         return reading.declared
     found = _guessed(reading, mapping, where)
     if distance is not None:
         found = {name: replace(params, distance=Distance.parse(distance)) for name, params in found.items()}
-    return declare(found, id_type=id_type)
+    return declare(found, sparse=reading.sparse if sparse is None else sparse, id_type=id_type)
 
 
 def _guessed(
@@ -376,7 +382,7 @@ def _guessed(
     """Return vector names with the shapes that the file's first points have."""
     if reading.layout == "qdrant":
         _refuse_mapping(mapping, where)
-        if not reading.vectors:
+        if not reading.vectors and not reading.sparse:
             raise InvalidInputError(
                 f"the first points of {where} have no vectors",
                 hint="say what they are: vectors=VectorParams(size=…)",
@@ -445,7 +451,7 @@ def _sources(
         return None
     if isinstance(mapping, str):
         return {schema.vector(None)[0]: mapping}
-    if mapping is not None or len(schema.vectors) != 1:
+    if mapping is not None or len(schema.vectors) != 1 or schema.sparse:
         return mapping
     name, params = next(iter(schema.vectors.items()))
     if {vector_column(name), name} & set(reading.names):

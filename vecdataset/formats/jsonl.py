@@ -1,9 +1,9 @@
 """JSON Lines: one Qdrant-shaped point a line, or one flat object; every JSON value as it was.
 
-Written: `{"id": 1, "vector": [0.1, …], "payload": {…}}`; named vectors as an object; `null` where a
-point has no vector. Vector components are the shortest text that gives the stored float back.
-Payload types that JSON does not have become text: times in ISO 8601, decimals in digits,
-bytes in base64.
+Written: `{"id": 1, "vector": [0.1, …], "payload": {…}}`; named vectors as an object, sparse ones as
+`{"indices": […], "values": […]}`, multivectors as lists of lists; `null` where a point has no
+vector. Components are the shortest text that gives the stored float back. Payload types that
+JSON does not have become text: times in ISO 8601, decimals in digits, bytes in base64.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ from vecdataset.errors import InvalidInputError
 from vecdataset.formats import Reading, Source
 from vecdataset.ids import decode_ids
 from vecdataset.points import Layout
-from vecdataset.schema import EXTRA, UNNAMED, CollectionSchema, VectorParams, vector_column
+from vecdataset.schema import EXTRA, UNNAMED, CollectionSchema, SparseVectorParams, VectorParams
 
 __all__ = ["JsonLines"]
 
@@ -62,10 +62,14 @@ class JsonLines:
         if layout is None:
             layout = "qdrant" if head and _is_point(head[0][1]) else "flat"
         names = tuple(dict.fromkeys(key for _, row in head for key in row))
-        vectors = _named_vectors(head) if layout == "qdrant" else _vector_keys(head, names)
+        sparse: dict[str, SparseVectorParams] = {}
+        if layout == "qdrant":
+            vectors, sparse = _named_vectors(head)
+        else:
+            vectors = _vector_keys(head, names)
         compact = ("vector",) if layout == "qdrant" else tuple(vectors)
         points = _checked(chain(head, rows), source, layout, compact)
-        return Reading(points=points, names=names, vectors=vectors, layout=layout)
+        return Reading(points=points, names=names, vectors=vectors, sparse=sparse, layout=layout)
 
     def write(self, points: pa.RecordBatchReader, target: BinaryIO, *, name: str) -> None:
         """Write one line a point."""
@@ -151,14 +155,22 @@ def _array(values: list[Any]) -> Any:
     return array if array.ndim == 1 and array.dtype.kind in "fi" else values
 
 
-def _named_vectors(head: list[tuple[int, dict[str, Any]]]) -> dict[str, VectorParams]:
-    out: dict[str, VectorParams] = {}
+def _named_vectors(
+    head: list[tuple[int, dict[str, Any]]],
+) -> tuple[dict[str, VectorParams], dict[str, SparseVectorParams]]:
+    dense: dict[str, VectorParams] = {}
+    sparse: dict[str, SparseVectorParams] = {}
     for _, row in head:
         value = row.get("vector")
         for name, vector in (value if isinstance(value, dict) else {UNNAMED: value}).items():
-            if name not in out and isinstance(vector, list) and vector and _is_number(vector[0]):
-                out[name] = VectorParams(size=len(vector))
-    return out
+            if isinstance(vector, dict) and vector.keys() == {"indices", "values"}:
+                sparse[name] = SparseVectorParams()
+            elif name not in dense and isinstance(vector, list) and vector:
+                several = isinstance(vector[0], list)
+                size = len(vector[0]) if several else len(vector)
+                if size and _is_number(vector[0][0] if several else vector[0]):
+                    dense[name] = VectorParams(size=size, multivector=several)
+    return dense, sparse
 
 
 def _vector_keys(head: list[tuple[int, dict[str, Any]]], names: tuple[str, ...]) -> dict[str, VectorParams]:
@@ -198,7 +210,7 @@ def _lines(batch: pa.RecordBatch, schema: CollectionSchema) -> str:
 
 
 def _vector_texts(batch: pa.RecordBatch, schema: CollectionSchema) -> list[str]:
-    texts = {name: _components(batch.column(vector_column(name))) for name in schema.vectors}
+    texts = {name: _texts(batch.column(column)) for name, column in schema.vector_columns.items()}
     if set(texts) == {UNNAMED}:
         return [t or "null" for t in texts[UNNAMED]]
     keys = [json.dumps(name) for name in texts]
@@ -208,24 +220,41 @@ def _vector_texts(batch: pa.RecordBatch, schema: CollectionSchema) -> list[str]:
     ]
 
 
-def _components(vectors: pa.Array) -> list[str | None]:
-    """Return each vector as JSON text; the components are formatted by Arrow, all at once."""
+def _texts(vectors: pa.Array) -> list[str | None]:
+    """Return each vector as JSON text, None where there is none; Arrow formats the numbers, all at once."""
+    if pa.types.is_struct(vectors.type):
+        parts = zip(*(_texts(vectors.field(name)) for name in ("indices", "values")), strict=True)
+        valid = vectors.is_valid().to_pylist()
+        return [
+            f'{{"indices":{i},"values":{v}}}' if there else None
+            for (i, v), there in zip(parts, valid, strict=True)
+        ]
     present = vectors.drop_null()
-    if not len(present):
-        return [None] * len(vectors)
-    size = vectors.type.list_size
-    flat = present.flatten().cast(pa.float32())
-    numbers = flat.to_numpy()
+    inner = present.flatten()
+    if pa.types.is_fixed_size_list(inner.type):
+        elements = pa.array(_texts(inner), pa.string())
+    else:
+        elements = _number_texts(inner)
+    if pa.types.is_fixed_size_list(vectors.type):
+        offsets = np.arange(len(present) + 1, dtype=np.int64) * vectors.type.list_size
+    else:
+        sizes = pc.list_value_length(present).to_numpy(zero_copy_only=False)
+        offsets = np.concatenate([[0], np.cumsum(sizes)])
+    lists = pa.ListArray.from_arrays(pa.array(offsets, pa.int32()), elements)
+    joined = iter(pc.binary_join(lists, ",").to_pylist())
+    return [f"[{next(joined)}]" if there else None for there in vectors.is_valid().to_pylist()]
+
+
+def _number_texts(values: pa.Array) -> pa.Array:
+    if pa.types.is_integer(values.type):
+        return values.cast(pa.string())
+    flat = values.cast(pa.float32())
     texts = flat.cast(pa.string())
+    numbers = flat.to_numpy(zero_copy_only=False)
     negative_zero = (numbers == 0) & np.signbit(numbers)
     if negative_zero.any():  # "-0" would be read back as the integer 0
         texts = pc.if_else(pa.array(negative_zero), pa.scalar("-0.0"), texts)
-    offsets = pa.array(np.arange(0, len(flat) + 1, size, dtype=np.int32))
-    joined = pc.binary_join(pa.ListArray.from_arrays(offsets, texts), ",").to_pylist()
-    if not vectors.null_count:
-        return [f"[{t}]" for t in joined]
-    rest = iter(joined)
-    return [f"[{next(rest)}]" if valid else None for valid in vectors.is_valid().to_pylist()]
+    return texts
 
 
 def _payload_texts(batch: pa.RecordBatch, schema: CollectionSchema, ids: list[int | str]) -> list[str]:

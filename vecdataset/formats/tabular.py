@@ -182,7 +182,7 @@ def _declared(schema: pa.Schema, source: Source) -> CollectionSchema | None:
     except CorruptionError as exc:
         raise InvalidInputError(f"{exc}", hint="pass vectors= to declare them anew") from None
     types = {f.name: f.type for f in schema}
-    fits = all(types.get(c) == found.vectors[n].arrow_type for n, c in found.vector_columns.items())
+    fits = all(types.get(found.vector_columns[n]) == t for n, t in found.vector_types.items())
     return found if fits else None
 
 
@@ -191,6 +191,8 @@ def _vectors(schema: pa.Schema, first: pa.RecordBatch | None) -> dict[str, Vecto
     out: dict[str, VectorParams] = {}
     for f in schema:
         kind: Any = f.type.storage_type if isinstance(f.type, pa.BaseExtensionType) else f.type
+        several = pa.types.is_list(kind) and pa.types.is_fixed_size_list(kind.value_type)
+        kind = kind.value_type if several else kind
         if pa.types.is_fixed_size_list(kind):
             datatype, size = _DATATYPES.get(kind.value_type), kind.list_size
         elif (pa.types.is_list(kind) or pa.types.is_large_list(kind)) and first is not None:
@@ -201,7 +203,7 @@ def _vectors(schema: pa.Schema, first: pa.RecordBatch | None) -> dict[str, Vecto
         else:
             continue
         if datatype is not None and size >= 2:
-            out[f.name] = VectorParams(size=size, datatype=datatype)
+            out[f.name] = VectorParams(size=size, datatype=datatype, multivector=several)
     return out
 
 
