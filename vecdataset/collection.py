@@ -37,11 +37,10 @@ from vecdataset.pipeline import (
     parse_step,
 )
 from vecdataset.points import Layout
-from vecdataset.query import Query, nearest_exact, query_vectors, search
+from vecdataset.query import LANCE_METRIC, Query, nearest_exact, query_vectors, search
 from vecdataset.reader import CONFIG, Reader, Selection
 from vecdataset.schema import (
     CollectionSchema,
-    Distance,
     vector_column,
 )
 from vecdataset.scroll import CURSOR, cursor, decode_cursor, id_page, ordered_page
@@ -842,9 +841,9 @@ class Collection:
             )
         built = build_params(params)
         build = chosen.build(declared, rows=max(1, reader.rows), params=built)
-        if reader.schema.id_type is None:
+        if reader.schema.id_type is None or not _holds(reader, vector_column(name)):
             raise InvalidInputError(
-                f"{reader.where} has no points to index yet",
+                f"{reader.where} has no vectors {name or 'vector'!r} to index yet",
                 hint="upsert first; optimize() then builds the index",
             )
         column = vector_column(name)
@@ -856,7 +855,7 @@ class Collection:
             column,
             build.kind,
             name=index,
-            metric=_METRIC[declared.metric],
+            metric=LANCE_METRIC[declared.metric],
             options=build.options,
             progress=progress,
         )
@@ -910,15 +909,19 @@ class Collection:
         if reader.schema.id_type is None:
             return self.info()
         self._advance(reader.table.compact())
-        if self._reader.table.indexes:
-            self._advance(self._reader.table.optimize_indexes())
+        # An index over a vector that no point has any more cannot be trained again; it stays as it is.
+        names = [i.name for i in self._reader.table.indexes if _holds(self._reader, i.column)]
+        if names:
+            self._advance(self._reader.table.optimize_indexes(names))
         reader = self._reader
         if reader.rows >= max(1, reader.indexing_threshold):
             have = {i.column for i in reader.table.indexes}
             due = [
                 (name, p)
                 for name, p in reader.schema.vectors.items()
-                if vector_column(name) not in have and kinds.get(default_kind(p)[0]).refuses(p) is None
+                if vector_column(name) not in have
+                and kinds.get(default_kind(p)[0]).refuses(p) is None
+                and _holds(reader, vector_column(name))
             ]
             for at, (name, _) in enumerate(due):
                 report = None if progress is None else _part(progress, at, len(due))
@@ -1022,7 +1025,9 @@ class Collection:
         return export_points(self, target, format=format, progress=progress)
 
 
-_METRIC: Final = {Distance.COSINE: "cosine", Distance.DOT: "dot", Distance.EUCLID: "l2"}
+def _holds(reader: Reader, column: str) -> bool:
+    """Return whether a point has a value in a column."""
+    return len(reader.table.read(["id"], filter=f"`{column}` IS NOT NULL", limit=1)) > 0
 
 
 def _part(progress: Callable[[float], None], at: int, of: int) -> Callable[[float], None]:

@@ -566,10 +566,10 @@ class Table:
         """Remove an index; the rows stay."""
         return self.change(lambda dataset: dataset.drop_index(name))
 
-    def optimize_indexes(self) -> Table:
-        """Bring the rows that no index covers yet into the indexes."""
+    def optimize_indexes(self, names: Sequence[str]) -> Table:
+        """Bring the rows that these indexes do not cover yet into them."""
         # Never num_indices_to_merge=0: its deltas gave stale answers on scalar indexes.
-        return self.change(lambda dataset: dataset.optimize.optimize_indices())
+        return self.change(lambda dataset: dataset.optimize.optimize_indices(index_names=list(names)))
 
     def compact(self, *, rows_per_fragment: int = _TIERS[-1]) -> Table:
         """Merge small fragments, and drop deleted rows where they are a fifth of their fragment."""

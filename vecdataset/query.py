@@ -28,6 +28,8 @@ from vecdataset.schema import Distance, VectorParams, vector_column
 MAX_LIMIT: Final = 100_000
 EXACT_MATCHES: Final = 5_000
 """A filter that lets fewer rows through is answered by comparing with each of them."""
+LANCE_METRIC: Final = {Distance.COSINE: "cosine", Distance.DOT: "dot", Distance.EUCLID: "l2"}
+"""Lance's names of the distances that it knows."""
 _SCAN_BYTES: Final = 8 << 20
 _TAKE_AT_MOST: Final = 0.1
 
@@ -282,7 +284,8 @@ def _through_index(
         columns=[*(["query_index"] if n > 1 else []), "_distance", *columns],
         filter=selection.sql,
         allow=selection.rows,
-        probe=probe,
+        # Named, or Lance takes L2 once all indexed rows are gone and only new ones are left.
+        probe={**probe, "metric": LANCE_METRIC[params.metric]},
     )
     distance = hits["_distance"].to_numpy()
     short = len(hits) < expected * n
