@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any, Final, Self
 import numpy as np
 import pyarrow as pa
 
+from vecdataset import storage
 from vecdataset.display import html_table, size
 from vecdataset.engine import Table
 from vecdataset.errors import (
@@ -288,8 +289,11 @@ class Collection:
                 "and cannot be written to",
                 hint=f"open({self.url!r}) is the collection itself",
             )
-        if self._reader.table.location.commit == "read-only":
+        location = self._reader.table.location
+        if location.commit == "read-only":
             raise ReadOnlyError(f"{self.url} cannot be written to")
+        if location.commit == "unknown":
+            storage.probe_commit(location)
         return self._fresh()
 
     def _done(self, result: tuple[WriteResult, Table]) -> WriteResult:

@@ -38,6 +38,7 @@ import numpy as np
 import pyarrow as pa
 from lance.commit import CommitConflictError as LanceConflictError
 from lance.dataset import ColumnOrdering, ScannerBuilder, serialize_row_addrs
+from lance.file import LanceFileSession
 from lance.schema import LanceSchema
 
 from vecdataset import storage
@@ -58,6 +59,8 @@ from vecdataset.errors import (
 )
 from vecdataset.schema import EXTRA
 from vecdataset.storage import Location
+
+storage.register_lance_files(LanceFileSession)
 
 KEEP_VERSIONS: Final = timedelta(days=7)
 SMALL_FRAGMENTS: Final = 32
