@@ -14,20 +14,13 @@ from typing import Any
 from vecdataset.errors import InvalidFilterError, NotSupportedError, UnknownNameError, did_you_mean
 from vecdataset.filters.as_qdrant import write_filter
 from vecdataset.filters.columns import Column, ColumnLike
-from vecdataset.filters.lance import LanceFilter, compile_node, key_of
+from vecdataset.filters.conditions import Field
+from vecdataset.filters.expressions import Column as ColumnNode
+from vecdataset.filters.expressions import has_sql
+from vecdataset.filters.lance import LanceFilter, compile_node
 from vecdataset.filters.qdrant import looks_like_qdrant, parse_filter, parse_flat
 from vecdataset.filters.sqltext import parse_sql, write_sql
-from vecdataset.filters.tree import Column as ColumnNode
-from vecdataset.filters.tree import (
-    Field,
-    Node,
-    Not,
-    Row,
-    all_of,
-    any_of,
-    is_condition,
-    walk,
-)
+from vecdataset.filters.tree import Node, Not, Row, all_of, any_of, walk
 
 __all__ = ["Column", "ColumnLike", "Filter", "LanceFilter", "check_names", "compile_lance"]
 
@@ -88,12 +81,12 @@ class Filter:
     @property
     def keys(self) -> frozenset[str]:
         """The top-level payload keys that the filter looks at."""
-        return frozenset(key for n in walk(self._node) if (key := key_of(n)) is not None)
+        return frozenset(n.key for n in walk(self._node) if n.key is not None)
 
     @property
     def from_sql(self) -> bool:
         """Whether some part is SQL text, and so knows null."""
-        return not all(map(is_condition, walk(self._node)))
+        return has_sql(self._node)
 
     def matches(self, point: Mapping[str, Any]) -> bool:
         """Return whether a point matches: `{"id": …, "vector": …, "payload": {…}}`.

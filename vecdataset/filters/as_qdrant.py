@@ -12,46 +12,40 @@ from collections.abc import Mapping
 from typing import Any, Final
 
 from vecdataset.errors import NotSupportedError
-from vecdataset.filters.geo import GeoBox, GeoPolygon, GeoRadius, Place
-from vecdataset.filters.tree import (
-    And,
-    Arithmetic,
-    AtLeast,
-    Call,
-    Column,
-    Compare,
-    CompareOp,
-    Constant,
+from vecdataset.filters.conditions import (
     Field,
     FieldEmpty,
     FieldNull,
     HasId,
     HasVector,
-    In,
-    IsBool,
     IsEmpty,
     IsNull,
-    IsNullExpr,
-    Like,
     MatchAny,
     MatchExcept,
     MatchText,
     MatchValue,
     Nested,
-    Node,
-    Not,
-    Or,
-    Path,
-    PointId,
     Range,
     Test,
     TimeRange,
     ValuesCount,
-    all_of,
-    any_of,
-    is_condition,
-    walk,
 )
+from vecdataset.filters.expressions import (
+    Arithmetic,
+    Call,
+    Column,
+    Compare,
+    CompareOp,
+    Constant,
+    In,
+    IsBool,
+    IsNullExpr,
+    Like,
+    PointId,
+    has_sql,
+)
+from vecdataset.filters.geo import GeoBox, GeoPolygon, GeoRadius, Place
+from vecdataset.filters.tree import And, AtLeast, Node, Not, Or, Path, all_of, any_of
 from vecdataset.filters.values import Instant, is_number, parse_instant
 
 _FLIPPED: Final[Mapping[CompareOp, CompareOp]] = {
@@ -184,7 +178,7 @@ def path_text(path: Path) -> str:
 
 def conditions(node: Node, *, want: bool) -> Node:
     """Return conditions that are true where `node` is `want`, which for SQL is not the same as not true."""
-    if all(is_condition(n) for n in walk(node)):
+    if not has_sql(node):
         return node if want else Not(node)
     match node:
         case And(items) | Or(items):

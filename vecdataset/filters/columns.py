@@ -16,7 +16,8 @@ from typing import Any, Final, Protocol
 import numpy as np
 import pyarrow as pa
 
-from vecdataset.filters.tree import CompareOp, Range, TimeRange
+from vecdataset.filters.conditions import Range, TimeRange
+from vecdataset.filters.expressions import CompareOp
 from vecdataset.filters.values import Instant, as_double, compare, is_number, parse_instant
 
 TRUE: Final = "true"

@@ -37,46 +37,40 @@ from vecdataset.filters.columns import (
     not_true,
     string,
 )
-from vecdataset.filters.tree import (
-    And,
-    AtLeast,
-    Call,
-    Column,
-    Compare,
-    CompareOp,
-    Constant,
+from vecdataset.filters.conditions import (
     Field,
     FieldEmpty,
     FieldNull,
     HasId,
     HasVector,
-    In,
-    IsBool,
     IsEmpty,
     IsNull,
-    IsNullExpr,
-    Like,
     MatchAny,
     MatchExcept,
     MatchText,
     MatchValue,
     Nested,
-    Node,
-    Not,
-    Or,
-    Path,
-    PointId,
     Range,
-    Row,
     Test,
     TimeRange,
     ValuesCount,
     all_spellings,
-    any_of,
     canonical_uuid,
-    is_condition,
-    walk,
 )
+from vecdataset.filters.expressions import (
+    Call,
+    Column,
+    Compare,
+    CompareOp,
+    Constant,
+    Expression,
+    In,
+    IsBool,
+    IsNullExpr,
+    Like,
+    PointId,
+)
+from vecdataset.filters.tree import And, AtLeast, Node, Not, Or, Path, Row, any_of, walk
 from vecdataset.filters.words import words
 
 _MAX_COMBINATIONS: Final = 128
@@ -116,7 +110,7 @@ def compile_node(
     vectors: Mapping[str, str],
 ) -> LanceFilter:
     """Return what Lance can decide of a tree."""
-    keys = list(dict.fromkeys(k for n in walk(node) if (k := key_of(n)) is not None))
+    keys = list(dict.fromkeys(n.key for n in walk(node) if n.key is not None))
     extra = [k for k in keys if k in extra_keys]
     plain = _Compiler(columns, frozenset(), id_type, vectors)
     lower, upper = plain.bounds(node, want=True)
@@ -135,14 +129,6 @@ def compile_node(
     asked = tuple(dict.fromkeys(n.name for n in walk(node) if isinstance(n, HasVector)))
     needed = tuple(columns[k].name for k in keys if k in columns)
     return LanceFilter(clean=clean, dirty=dirty, columns=needed, vectors=asked)
-
-
-def key_of(node: Node) -> str | None:
-    """Return the top-level payload key that a leaf looks at."""
-    if isinstance(node, Field | IsEmpty | IsNull | Nested | Column):
-        first = node.path[0]
-        return first if isinstance(first, str) else None
-    return None
 
 
 def _mention(key: str) -> str:
@@ -173,13 +159,13 @@ class _Compiler:
             case IsBool(item, to):
                 lower, upper = self.bounds(item, want=to)
                 return (lower, upper) if want else (not_true(upper), not_true(lower))
-            case IsNullExpr(item) if is_condition(item) or isinstance(item, _BOOLEAN):
+            case IsNullExpr(item) if isinstance(item, _BOOLEAN) or not isinstance(item, Expression):
                 yes, no = self.bounds(item, want=True), self.bounds(item, want=False)
                 lower, upper = either(yes[0], no[0]), either(yes[1], no[1])
                 return (not_true(upper), not_true(lower)) if want else (lower, upper)
             case In(left, items) if not all(isinstance(i, Constant) for i in items):
                 return self.bounds(any_of(Compare("=", left, i) for i in items), want=want)
-        if any(key_of(n) in self.unknown for n in walk(node)):
+        if any(n.key in self.unknown for n in walk(node)):
             return _UNKNOWN
         try:
             exact = self._leaf(node, want=want)

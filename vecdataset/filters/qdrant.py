@@ -16,11 +16,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any, Final, TypeVar
 
 from vecdataset.errors import InvalidFilterError, did_you_mean
-from vecdataset.filters.geo import GeoBox, GeoPolygon, GeoRadius, Place
-from vecdataset.filters.tree import (
-    And,
-    AtLeast,
-    Column,
+from vecdataset.filters.conditions import (
     Field,
     FieldEmpty,
     FieldNull,
@@ -28,22 +24,19 @@ from vecdataset.filters.tree import (
     HasVector,
     IsEmpty,
     IsNull,
-    IsNullExpr,
     MatchAny,
     MatchExcept,
     MatchText,
     MatchValue,
     Nested,
-    Node,
-    Not,
-    Path,
     Range,
     Test,
     TimeRange,
     ValuesCount,
-    all_of,
-    any_of,
 )
+from vecdataset.filters.expressions import Column, IsNullExpr
+from vecdataset.filters.geo import GeoBox, GeoPolygon, GeoRadius, Place
+from vecdataset.filters.tree import And, AtLeast, Node, Not, Path, all_of, any_of
 from vecdataset.filters.values import Instant, is_number, json_value, parse_instant
 
 CLAUSES: Final = frozenset({"must", "should", "must_not", "min_should"})

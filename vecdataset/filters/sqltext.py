@@ -15,30 +15,25 @@ from typing import Any, Final, NoReturn
 
 from vecdataset.errors import InvalidFilterError, did_you_mean
 from vecdataset.filters.as_qdrant import write_condition
-from vecdataset.filters.qdrant import parse_filter
-from vecdataset.filters.tree import (
+from vecdataset.filters.conditions import HasId
+from vecdataset.filters.expressions import (
     ALIASES,
     FUNCTIONS,
-    And,
     Arithmetic,
     Call,
     Column,
     Compare,
     CompareOp,
     Constant,
-    HasId,
     In,
     IsBool,
     IsNullExpr,
     Like,
     Negative,
-    Node,
-    Not,
-    Or,
     PointId,
-    all_of,
-    any_of,
 )
+from vecdataset.filters.qdrant import parse_filter
+from vecdataset.filters.tree import And, Node, Not, Or, all_of, any_of
 from vecdataset.filters.values import Instant, is_number, parse_instant
 
 _TOKEN: Final = re.compile(
