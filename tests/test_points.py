@@ -210,6 +210,15 @@ def test_named_vectors_come_under_their_names_or_as_columns(two_named):
     ]
 
 
+def test_an_unnamed_vector_beside_named_ones_has_the_empty_name(tmp_path):
+    params = {"": vd.VectorParams(size=1), "text": vd.VectorParams(size=2)}
+    both = vd.create(tmp_path / "both", vectors=params)
+    both.upsert([vd.Point(1, {"": [1], "text": [1, 2]}), vd.Point(2, [2]), vd.Point(3, {"text": [3, 4]})])
+
+    assert [p["vector"] for p in everything(both)] == [{"": [1], "text": [1, 2]}, {"": [2]}, {"text": [3, 4]}]
+    assert both.get(1, with_vectors=["vector"]).to_pylist(layout="qdrant")[0]["vector"] == [1]
+
+
 def test_points_without_vectors_are_kept_and_never_found(books):
     books.upsert([{"id": 1, "vector": None, "a": 1}, {"id": 2, "vector": [1, 1], "a": 2}])
 

@@ -458,10 +458,11 @@ def _qdrant_row(row: dict[str, Any]) -> dict[str, Any]:
     row.pop("_distance", None)
     row.pop("_rank", None)
     vectors = {n.removesuffix(VECTOR_SUFFIX): row.pop(n) for n in list(row) if n.endswith(VECTOR_SUFFIX)}
-    if "vector" in row:
+    if vectors:
+        unnamed = {UNNAMED: row.pop("vector")} if "vector" in row else {}
+        out["vector"] = {name: value for name, value in (unnamed | vectors).items() if value is not None}
+    elif "vector" in row:
         out["vector"] = row.pop("vector")
-    elif vectors:
-        out["vector"] = {name: value for name, value in vectors.items() if value is not None}
     text = row.pop(EXTRA, None)
     payload = {key: value for key, value in row.items() if value is not None}
     if text:
