@@ -21,6 +21,7 @@ CACHE_BYTES: Final = 1 << 30
 """Postings kept in memory by one process; the least recently used go first."""
 BLOCK_BYTES: Final = 256 << 20
 """A fragment whose postings would be larger is read as a stream of smaller blocks, and not kept."""
+BATCH_ROWS: Final = 8_192
 
 _Key = tuple[object, ...]
 
@@ -137,7 +138,7 @@ class Postings:
             filter=f"{self._column} IS NOT NULL",
             row_ids=True,
             fragments=[fragment.id],
-            batch_rows=8_192,
+            batch_rows=BATCH_ROWS,
         )
         for batch in stream:
             if size > BLOCK_BYTES:

@@ -144,6 +144,9 @@ def fit_sparse(values: Any, name: str, *, ids: pa.Array | None, where: str) -> p
         InvalidVectorError: One does not hold; the message names the point.
     """
     if isinstance(values, pa.Array):
+        stored = _as_stored(values)
+        if stored is not None:
+            return stored
         values = values.to_pylist()
     indices: list[np.ndarray | None] = []
     weights: list[np.ndarray | None] = []
@@ -172,6 +175,26 @@ def fit_sparse(values: Any, name: str, *, ids: pa.Array | None, where: str) -> p
         fields=list(SPARSE_TYPE),
         mask=pa.array(~valid),
     )
+
+
+def _as_stored(values: pa.Array) -> pa.Array | None:
+    """Return an Arrow array that is in order already, cast; None where each vector needs a look."""
+    try:
+        cast = values.cast(SPARSE_TYPE)
+    except (pa.ArrowInvalid, pa.ArrowNotImplementedError, pa.ArrowTypeError):
+        return None
+    there = cast.drop_null() if cast.null_count else cast
+    terms, weights = there.field("indices"), there.field("values")
+    flat, numbers = terms.flatten(), weights.flatten()
+    if terms.null_count or weights.null_count or flat.null_count or numbers.null_count:
+        return None
+    lengths = np.diff(terms.offsets.to_numpy())
+    if not np.array_equal(lengths, np.diff(weights.offsets.to_numpy())):
+        return None
+    rising = np.diff(flat.to_numpy().astype(np.int64)) > 0
+    starts = np.cumsum(lengths)[:-1]
+    rising[starts[(starts > 0) & (starts < len(flat))] - 1] = True
+    return cast if rising.all() and np.isfinite(numbers.to_numpy()).all() else None
 
 
 # -------------------------------------------------------------------------- postings
