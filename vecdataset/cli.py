@@ -528,7 +528,11 @@ def _query(found: Collection, vector: str | None, like: Sequence[str], from_file
 
 
 def _hits(hits: Any, *, as_json: bool) -> list[dict[str, Any]]:
+    import numpy as np
+
     rows: list[dict[str, Any]] = hits.to_pylist(layout="qdrant" if _as_json(as_json) else "flat")
+    for row in rows:  # the shortest text of the float32, not of the double that it became
+        row["score"] = float(str(np.float32(row["score"])))
     several = len({row["query_index"] for row in rows}) > 1
     hidden = {"_distance"} if several else {"_distance", "query_index"}
     return [{k: v for k, v in row.items() if k not in hidden} for row in rows]
