@@ -31,6 +31,7 @@ LAYERS = [
     "writer",
     "query",
     "spaces",
+    "steps",
     "formula",
     "pipeline",
     "adoption",

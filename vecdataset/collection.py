@@ -28,15 +28,7 @@ from vecdataset.errors import (
 from vecdataset.frames import Frame, ScoredPoints, raw_batches
 from vecdataset.ids import Id, PointId, fit_ids
 from vecdataset.indexes import SearchParams, build_params, default_kind, kinds
-from vecdataset.pipeline import (
-    Discover,
-    Nearest,
-    Recommend,
-    answer,
-    check_strategy,
-    pairs_of,
-    parse_step,
-)
+from vecdataset.pipeline import answer
 from vecdataset.points import Layout
 from vecdataset.query import LANCE_METRIC, Query, nearest_exact, query_vectors, search
 from vecdataset.reader import CONFIG, Reader, Selection
@@ -46,6 +38,7 @@ from vecdataset.schema import (
 )
 from vecdataset.scroll import CURSOR, cursor, decode_cursor, id_page, ordered_page
 from vecdataset.sparse import SparseVector
+from vecdataset.steps import Discover, Nearest, Recommend, check_strategy, pairs_of, parse_step
 from vecdataset.writer import Patch, WriteResult, delete_points, patch_points, update_vectors, write_points
 
 if TYPE_CHECKING:
