@@ -54,7 +54,7 @@ class _Commands(click.Group):
 @click.group(
     cls=_Commands, context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100}
 )
-@click.version_option(package_name="vecdataset")
+@click.version_option(package_name="vecdataset", prog_name="vecdataset")
 def main() -> None:
     """Vector collections on any filesystem: make, fill, index and search them.
 
@@ -344,26 +344,27 @@ def ls(root: str, dropped: bool, storage: dict[str, Any], as_json: bool) -> None
       $ vecdataset ls s3://lake
     """
     from vecdataset.catalog import Catalog
-    from vecdataset.errors import VecDatasetError
 
     catalog = Catalog(root, storage_options=storage)
+    names = catalog.list(dropped=dropped)
     aliases = {} if dropped else catalog.aliases()
+    found = ({"name": n} if dropped else _summary(catalog, n, aliases) for n in names)
+    _emit(found, as_json=as_json)
 
-    def row(name: str) -> dict[str, Any]:
-        if dropped:
-            return {"name": name}
-        try:
-            found = catalog.open(name)
-        except VecDatasetError as error:  # one that is damaged does not hide the others
-            return {"name": name, "points": None, "vectors": None, "version": None, "error": str(error)}
-        vectors: dict[str, Any] = {n or "vector": p.size for n, p in found.schema.vectors.items()}
-        vectors |= dict.fromkeys(found.schema.sparse, "sparse")
-        named = sorted(a for a, target in aliases.items() if target == name)
-        return {"name": name, "points": len(found), "vectors": vectors, "version": found.version} | (
-            {"aliases": named} if named else {}
-        )
 
-    _emit(map(row, catalog.list(dropped=dropped)), as_json=as_json)
+def _summary(catalog: Catalog, name: str, aliases: Mapping[str, str]) -> dict[str, Any]:
+    from vecdataset.errors import VecDatasetError
+
+    row: dict[str, Any] = {"name": name, "points": None, "vectors": None, "version": None}
+    try:
+        found = catalog.open(name)
+        row |= {"points": len(found), "version": found.version}
+    except VecDatasetError as error:  # one that is damaged does not hide the others
+        return row | {"error": str(error)}
+    vectors: dict[str, Any] = {n or "vector": p.size for n, p in found.schema.vectors.items()}
+    row["vectors"] = vectors | dict.fromkeys(found.schema.sparse, "sparse")
+    named = sorted(a for a, target in aliases.items() if target == name)
+    return row | ({"aliases": named} if named else {})
 
 
 @main.command()
