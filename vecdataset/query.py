@@ -193,7 +193,8 @@ def query_vectors(vector: Any, params: VectorParams, *, name: str, where: str) -
         raise InvalidVectorError(
             f"the query for vector {label} has shape {list(array.shape)}; {where} declares size {params.size}"
         )
-    out = np.ascontiguousarray(np.atleast_2d(array), dtype=np.float32)
+    with np.errstate(over="ignore"):  # what float32 cannot hold becomes infinite, and is refused below
+        out = np.ascontiguousarray(np.atleast_2d(array), dtype=np.float32)
     if not np.isfinite(out).all():
         raise InvalidVectorError(f"the query for vector {label} holds NaN or infinity")
     return out
@@ -235,6 +236,8 @@ def _kind_of(reader: Reader, index: LanceIndex) -> str:
 def _usable_index(reader: Reader, query: Query, params: VectorParams) -> tuple[LanceIndex | None, str]:
     if query.params.exact:
         return None, "exact was asked for"
+    if not len(query.vectors):
+        return None, "there are no queries"
     if reader.rows < reader.full_scan_threshold:
         return None, f"{reader.rows:,} rows are below full_scan_threshold {reader.full_scan_threshold:,}"
     column = vector_column(query.using)
@@ -341,7 +344,9 @@ def _exactly(
     distances = np.concatenate([d for _, d in best.hits]) if best.hits else np.zeros(0, np.float32)
     index = np.repeat(np.arange(len(best.hits), dtype=np.int32), [len(r) for r, _ in best.hits])
     taken = reader.take(row_ids, ["id", *columns])
-    hits = taken.add_column(1, "_distance", pa.array(distances.astype(np.float32)))
+    with np.errstate(over="ignore"):
+        distances = distances.astype(np.float32)
+    hits = taken.add_column(1, "_distance", pa.array(distances))
     hits = hits.add_column(0, "query_index", pa.array(index))
     return hits, replace(plan, strategy="exact", index=None, kind=None, rows_scanned=best.scanned)
 
@@ -356,6 +361,7 @@ class Best:
     """Vectors compared."""
 
 
+@np.errstate(over="ignore", invalid="ignore")  # distances beyond float32 are infinite
 def nearest_exact(reader: Reader, using: str, vectors: np.ndarray, selection: Selection, k: int) -> Best:
     """Return the `k` nearest selected rows of each query, by comparing with all of them.
 
@@ -442,15 +448,41 @@ class _Metric:
         return 1e-3 * (1.0 + abs(worst))
 
 
+def _squares(matrix: np.ndarray) -> np.ndarray:
+    """Return the sum of squares of each row."""
+    with np.errstate(over="ignore", under="ignore"):
+        sums: np.ndarray = np.einsum("ij,ij->i", matrix, matrix)
+    return sums
+
+
+def _safe(squares: np.ndarray) -> np.ndarray:
+    """Return where sums of squares are well inside float32: not overflown, not vanished, not zero."""
+    safe: np.ndarray = (squares > 1e-30) & (squares < 1e30)
+    return safe
+
+
+def _scaled(matrix: np.ndarray) -> np.ndarray:
+    """Return each row with 1 as its largest component, in size; rows of zeros stay."""
+    largest = np.abs(matrix).max(axis=1, keepdims=True)
+    scaled: np.ndarray = np.divide(matrix, largest, out=np.zeros_like(matrix), where=largest > 0)
+    return scaled
+
+
 class _Cosine(_Metric):
+    def __init__(self, queries: np.ndarray) -> None:
+        super().__init__(_scaled(queries))
+
     def rough(self, matrix: np.ndarray) -> np.ndarray:
-        with np.errstate(over="ignore", under="ignore", invalid="ignore", divide="ignore"):
-            norms = np.sqrt(np.einsum("ij,ij->i", matrix, matrix))
-            own = np.sqrt(np.einsum("ij,ij->i", self.queries, self.queries))
-            cosine = (self.queries @ matrix.T) / (own[:, None] * norms[None, :])
-        # Where squares overflow or underflow the rough value says nothing: such rows are looked at again.
-        rough: np.ndarray = np.where(np.isfinite(cosine), 1 - cosine, -np.inf if norms.max() > 1e18 else 1.0)
-        return rough
+        squares = _squares(matrix)
+        odd = ~_safe(squares)
+        if odd.any():
+            matrix = matrix.copy()
+            matrix[odd] = _scaled(matrix[odd])
+            squares = _squares(matrix)
+        lengths = np.sqrt(_squares(self.queries))[:, None] * np.sqrt(squares)[None, :]
+        dots = self.queries @ matrix.T
+        cosine: np.ndarray = np.divide(dots, lengths, out=np.zeros_like(dots), where=lengths > 0)
+        return 1 - cosine
 
     def precise(self, i: int, rows: np.ndarray) -> np.ndarray:
         wide = rows.astype(np.float64)
@@ -477,8 +509,12 @@ class _Euclid(_Metric):
         spare = np.empty_like(matrix)
         for i, query in enumerate(self.queries):
             np.subtract(matrix, query, out=spare)
-            np.einsum("ij,ij->i", spare, spare, out=out[i])
-        return np.sqrt(out, out=out)
+            squares = _squares(spare)
+            np.sqrt(squares, out=out[i])
+            odd = np.flatnonzero(~_safe(squares))
+            if len(odd):
+                out[i, odd] = self.precise(i, matrix[odd])
+        return out
 
     def precise(self, i: int, rows: np.ndarray) -> np.ndarray:
         difference = rows.astype(np.float64) - self.wide[i]
