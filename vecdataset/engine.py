@@ -38,6 +38,7 @@ import numpy as np
 import pyarrow as pa
 from lance.commit import CommitConflictError as LanceConflictError
 from lance.dataset import ColumnOrdering, ScannerBuilder, serialize_row_addrs
+from lance.query import CombinedFieldsQuery, FullTextOperator, MatchQuery, PhraseQuery
 from lance.file import LanceFileSession
 from lance.schema import LanceSchema
 
@@ -328,6 +329,65 @@ class Table:
             scanner = self._ds._ds.scanner(*fields.values())  # noqa: SLF001
             return scanner.to_pyarrow().read_all()
 
+    def text_search(
+        self,
+        columns: Mapping[str, float],
+        text: str,
+        *,
+        every: bool = False,
+        phrase: bool = False,
+        slop: int = 0,
+        fuzziness: int = 0,
+        blend: bool = False,
+        filter: str | None = None,
+        allow: np.ndarray | None = None,
+        limit: int | None = None,
+    ) -> tuple[np.ndarray, np.ndarray]:
+        """Return row ids and BM25 scores of the rows that hold words of `text`, best first.
+
+        Args:
+            columns: One column with an inverted index; with `blend` several, each with its weight.
+            text: Words; the index cuts, folds and stems them as it did the rows.
+            every: Whether all words must be there.
+            phrase: Whether the words must stand side by side; the index needs positions.
+            slop: Words that may stand between those of a phrase.
+            fuzziness: Letters that a word may differ in; looks into the index alone.
+            blend: Score with the statistics of all rows, those outside of the index too (BM25F).
+            filter: Lance SQL, applied before the ranking.
+            allow: Row ids that may be returned.
+            limit: At most so many rows; None is all.
+        """
+        names, operator = list(columns), FullTextOperator.AND if every else FullTextOperator.OR
+        query: Any
+        if phrase:
+            query = PhraseQuery(text, names[0], slop=slop)
+        elif blend:
+            weights = [float(w) for w in columns.values()]
+            query = CombinedFieldsQuery(text, names, boosts=weights, operator=operator)
+        else:
+            query = MatchQuery(text, names[0], fuzziness=fuzziness, operator=operator)
+        with _translated(self.location):
+            found = self._ds.scanner(
+                columns=["_rowid", "_score"],
+                filter=filter,
+                prefilter=True,
+                full_text_query=query,
+                limit=limit,
+                disable_scoring_autoprojection=True,
+                row_addr_allowlist=None if allow is None else serialize_row_addrs(allow),
+            ).to_table()
+        rows: np.ndarray = found["_rowid"].to_numpy()
+        scores: np.ndarray = found["_score"].to_numpy().astype(np.float64)
+        order = np.lexsort((rows, -scores))
+        return rows[order], scores[order]
+
+    def text_params(self, index: LanceIndex) -> dict[str, Any]:
+        """Return how an inverted index cuts, folds and stems text, under Lance's names."""
+        with _translated(self.location):
+            stats = self._ds.stats.index_stats(index.name)
+        parts = stats.get("indices") or [{}]
+        return dict(parts[0].get("params") or {})
+
     # -- writes
 
     def merge(
@@ -559,10 +619,15 @@ class Table:
 
         return self.change(edit)
 
-    def create_scalar_index(self, column: str, kind: str, *, name: str) -> Table:
-        """Build a scalar index over a column."""
+    def create_scalar_index(
+        self, column: str, kind: str, *, name: str, options: Mapping[str, Any] | None = None
+    ) -> Table:
+        """Build a scalar or inverted index over a column; `options` are Lance's."""
+        given = dict(options or {})
         return self.change(
-            lambda dataset: dataset.create_scalar_index(column, kind.upper(), name=name, replace=True)
+            lambda dataset: dataset.create_scalar_index(
+                column, kind.upper(), name=name, replace=True, **given
+            )
         )
 
     def drop_index(self, name: str) -> Table:
@@ -734,6 +799,13 @@ def create_table(location: Location, schema: pa.Schema) -> Table:
     return Table(dataset, location)
 
 
+def private_table(rows: pa.RecordBatchReader, folder: str) -> Table:
+    """Write a stream into a dataset of nobody else's, in a local folder that the caller removes."""
+    location = storage.resolve(folder)
+    with _translated(location):
+        return Table(lance.write_dataset(rows, location.uri, mode="create"), location)
+
+
 def drop_table(location: Location) -> None:
     """Delete every file of the dataset at a location, for good."""
     with _translated(location):
@@ -851,4 +923,5 @@ __all__ = [
     "create_table",
     "drop_table",
     "open_table",
+    "private_table",
 ]
