@@ -679,6 +679,13 @@ class Table:
             done = self._ds.cleanup_old_versions(older_than=older_than, error_if_tagged_old_versions=False)
             return int(done.bytes_removed)
 
+    def files(self) -> list[str]:
+        """Return the paths of all files that this version needs, relative to the dataset."""
+        with _translated(self.location):
+            tracked = self._ds.tracked_files(min_version=self.version).read_all()
+        rows = zip(tracked["version"].to_pylist(), tracked["path"].to_pylist(), strict=True)
+        return sorted({path for version, path in rows if version == self.version})
+
     def fragment_list(self) -> list[Fragment]:
         """Return the fragments in storage order; from the manifest, so it costs microseconds each."""
         out = []
@@ -787,15 +794,21 @@ def create_table(location: Location, schema: pa.Schema) -> Table:
     if location.remote:
         storage.check_reachable(location)
         storage.probe_commit(location)
-    with _translated(location):
-        dataset = lance.write_dataset(
-            schema.empty_table(),
-            location.uri,
-            mode="create",
-            schema=schema,
-            storage_options=dict(location.options) or None,
-            enable_v2_manifest_paths=True,
-        )
+    # Not `write_dataset(mode="create")`: of two that race it lets the second overwrite the first
+    # (6 of 40 races). A commit without retries makes version 1 or fails.
+    operation = lance.LanceOperation.Overwrite(LanceSchema.from_pyarrow(schema), [])
+    try:
+        with _translated(location):
+            dataset = lance.LanceDataset.commit(
+                location.uri,
+                operation,
+                max_retries=0,
+                storage_options=dict(location.options) or None,
+                enable_v2_manifest_paths=True,
+            )
+    except (CollectionNotFoundError, CommitConflictError) as exc:
+        # Where a dataset stands, Lance looks for the version before the first.
+        raise CollectionExistsError(f"a collection exists already at {location.url}") from exc
     return Table(dataset, location)
 
 
@@ -853,6 +866,10 @@ def _error(exc: Exception, location: Location, version: int | None) -> VecDatase
         )
     if version is not None and ("not found" in text.lower() or "does not exist" in text.lower()):
         return VersionNotFoundError(f"{url} has no version {version}")
+    if "Invalid range 0..0" in text:
+        return CorruptionError(
+            f"a file of {url} is empty, as after a power failure", hint="an older version may still open"
+        )
     if "No space left" in text or "StorageFull" in text:
         return StorageError(f"no space is left for {url}", hint="nothing was committed")
     from_store = storage.translate_storage_error(exc, location)

@@ -10,7 +10,7 @@ from typing import Any
 from vecdataset import engine, storage
 from vecdataset.adoption import adopt_table
 from vecdataset.collection import Collection, refuse_dropped
-from vecdataset.errors import CollectionExistsError, CollectionNotFoundError, InvalidInputError
+from vecdataset.errors import CollectionExistsError, CollectionNotFoundError, InvalidInputError, StorageError
 from vecdataset.indexes import check_declared
 from vecdataset.reader import CONFIG, Reader
 from vecdataset.schema import CollectionSchema, SparseVectorParams, VectorParams, declare
@@ -140,6 +140,10 @@ def open_at(location: Location, *, max_staleness_s: float | None = None) -> Coll
         table = engine.open_table(location)
     except CollectionNotFoundError as exc:
         raise _not_found(location) from exc
+    except (StorageError, InvalidInputError) as exc:
+        if location.kind == "local" and Path(location.uri).is_file():
+            raise _not_found(location) from exc
+        raise
     collection = Collection(table, name=location.name, max_staleness_s=max_staleness_s)
     refuse_dropped(collection._reader)  # noqa: SLF001
     return collection
