@@ -38,8 +38,8 @@ import numpy as np
 import pyarrow as pa
 from lance.commit import CommitConflictError as LanceConflictError
 from lance.dataset import ColumnOrdering, ScannerBuilder, serialize_row_addrs
-from lance.query import CombinedFieldsQuery, FullTextOperator, MatchQuery, PhraseQuery
 from lance.file import LanceFileSession
+from lance.query import CombinedFieldsQuery, FullTextOperator, MatchQuery, PhraseQuery
 from lance.schema import LanceSchema
 
 from vecdataset import storage

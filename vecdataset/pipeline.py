@@ -26,7 +26,8 @@ from vecdataset.reader import Reader, Selection
 from vecdataset.schema import Distance
 from vecdataset.scroll import id_page, order_column
 from vecdataset.spaces import Space, best_rows, lookup, space
-from vecdataset.steps import Discover, Formula, Fusion, Nearest, OrderBy, Recommend, Sample, Step
+from vecdataset.steps import Discover, Formula, Fusion, Nearest, OrderBy, Recommend, Sample, Step, Text
+from vecdataset.text import text_plan, text_rows
 
 
 @dataclass(frozen=True, slots=True)
@@ -103,6 +104,8 @@ def _rank(reader: Reader, step: Step, selection: Selection, lists: Sequence[Rank
     if isinstance(rank, Sample):
         rows = reader.table.row_ids(selection.sql) if selection.rows is None else selection.rows
         return _sampled(rows, rank, limit)
+    if isinstance(rank, Text):
+        return Ranked(*text_rows(reader, rank.query, selection, limit=limit))
     if isinstance(rank, Formula):
         from vecdataset.formula import evaluate
 
@@ -285,7 +288,10 @@ def answer(
     table = reader.shape(table.add_column(0, "query_index", pa.array(index)), keys)
     plan = None
     if explain:
-        plan = {"steps": [describe(s) for s in steps], "elapsed_ms": (time.perf_counter() - started) * 1e3}
+        plan = {
+            "steps": [describe(reader, s) for s in steps],
+            "elapsed_ms": (time.perf_counter() - started) * 1e3,
+        }
     return ScoredPoints(table, plan=plan, id_type=reader.schema.id_type, numbers=reader.numbers)
 
 
@@ -300,12 +306,14 @@ def _distance(reader: Reader, step: Step, ranked: Ranked) -> np.ndarray:
     return -ranked.scores if ranked.larger_is_better else ranked.scores
 
 
-def describe(step: Step) -> dict[str, Any]:
+def describe(reader: Reader, step: Step) -> dict[str, Any]:
     """Return a step and its prefetches as plain values, for plans."""
     out: dict[str, Any] = {"rank": type(step.rank).__name__.lower() if step.rank is not None else "id"}
     if isinstance(step.rank, Fusion):
         out["fusion"] = step.rank.name
+    if isinstance(step.rank, Text):
+        out["text"] = text_plan(reader, step.rank.query)
     out |= {"limit": step.limit, "filter": None if step.filter is None else repr(step.filter)}
     if step.prefetch:
-        out["prefetch"] = [describe(child) for child in step.prefetch]
+        out["prefetch"] = [describe(reader, child) for child in step.prefetch]
     return out

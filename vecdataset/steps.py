@@ -1,7 +1,7 @@
 """The tree of a query: what each step ranks by, and how it is read from Qdrant's JSON.
 
 A `Step` is one node: a ranker (`nearest`, `recommend`, `discover`, `context`, `order_by`,
-`fusion`, `formula`, `sample`), over which points (a filter, or the points that its
+`fusion`, `formula`, `sample`, `text`), over which points (a filter, or the points that its
 prefetches found), and how many. `pipeline.py` runs it.
 """
 
@@ -17,6 +17,7 @@ from vecdataset.fusion import FUSIONS
 from vecdataset.indexes import SearchParams
 from vecdataset.query import MAX_LIMIT
 from vecdataset.reader import Reader
+from vecdataset.text import TextQuery
 
 Strategy = Literal["average_vector", "best_score", "sum_scores"]
 STRATEGIES: Final = ("average_vector", "best_score", "sum_scores")
@@ -88,7 +89,14 @@ class Sample:
     seed: int | None = None
 
 
-Ranker = Nearest | Recommend | Discover | OrderBy | Fusion | Formula | Sample
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Text:
+    """Points whose text matches, by BM25."""
+
+    query: TextQuery
+
+
+Ranker = Nearest | Recommend | Discover | OrderBy | Fusion | Formula | Sample | Text
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -184,6 +192,8 @@ def _prefetch(spec: Any, reader: Reader, *, qdrant: bool, lookup: Reader | None)
 def _ranker(spec: Any, *, qdrant: bool) -> Ranker | None:
     if spec is None or isinstance(spec, Ranker):
         return spec
+    if isinstance(spec, TextQuery):
+        return Text(query=spec)
     if not isinstance(spec, Mapping):
         return Nearest(vector=spec)
     if "nearest" in spec:
@@ -232,9 +242,11 @@ def _ranker(spec: Any, *, qdrant: bool) -> Ranker | None:
         return Formula(expression=spec["formula"], defaults=spec.get("defaults") or {})
     if "sample" in spec:
         return Sample(seed=spec.get("seed"))
+    if "text" in spec:
+        return Text(query=TextQuery.parse(spec["text"], **{k: v for k, v in spec.items() if k != "text"}))
     raise UnknownNameError(
         f"query {sorted(spec)!r} is not known",
-        hint="nearest, recommend, discover, context, order_by, fusion, rrf, formula and sample are",
+        hint="nearest, recommend, discover, context, order_by, fusion, rrf, formula, sample and text are",
     )
 
 
