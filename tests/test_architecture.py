@@ -42,6 +42,7 @@ LAYERS = [
     "catalog",
     "formats",
     "demo",
+    "duckdb",
     "cli",
 ]
 
