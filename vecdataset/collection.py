@@ -37,6 +37,7 @@ from vecdataset.schema import (
     vector_column,
 )
 from vecdataset.scroll import CURSOR, cursor, decode_cursor, id_page, ordered_page
+from vecdataset.snapshots import Snapshots
 from vecdataset.sparse import SparseVector
 from vecdataset.steps import Discover, Nearest, Recommend, check_strategy, pairs_of, parse_step
 from vecdataset.writer import Patch, WriteResult, delete_points, patch_points, update_vectors, write_points
@@ -239,7 +240,7 @@ class Collection:
             payload={c.name: str(c.type) for c in reader.schema.payload.values()}
             | dict.fromkeys(sorted(reader.extra_keys - set(reader.schema.payload)), "json"),
             indexes=indexes,
-            snapshots=sorted(table.tags()),
+            snapshots=sorted(t for t in table.tags() if not t.startswith("dropped-")),
             full_scan_threshold=reader.full_scan_threshold,
             indexing_threshold=reader.indexing_threshold,
             fragments=table.fragments,
@@ -1005,6 +1006,13 @@ class Collection:
                 )
         return Collection(table.at(number), name=self._name, pinned=True)
 
+    # -- snapshots
+
+    @property
+    def snapshots(self) -> Snapshots:
+        """Sealed versions: to create, list, verify, restore, copy, compare, delete and prune."""
+        return Snapshots(_Host(self))
+
     # -- export
 
     def export(
@@ -1025,6 +1033,26 @@ class Collection:
 def _holds(reader: Reader, column: str) -> bool:
     """Return whether a point has a value in a column."""
     return len(reader.table.read(["id"], filter=f"`{column}` IS NOT NULL", limit=1)) > 0
+
+
+class _Host:
+    """What snapshots see of a collection."""
+
+    def __init__(self, collection: Collection) -> None:
+        self._collection = collection
+
+    @property
+    def name(self) -> str:
+        return self._collection.name
+
+    def reader(self) -> Reader:
+        return self._collection._read()  # noqa: SLF001
+
+    def writer(self) -> Reader:
+        return self._collection._writable()  # noqa: SLF001
+
+    def advance(self, table: Table) -> Reader:
+        return self._collection._advance(table)  # noqa: SLF001
 
 
 def _part(progress: Callable[[float], None], at: int, of: int) -> Callable[[float], None]:

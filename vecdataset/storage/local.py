@@ -23,7 +23,7 @@ from vecdataset.errors import (
     VecDatasetError,
 )
 from vecdataset.storage.location import Location
-from vecdataset.storage.routes import FileInfo, Files, check_path
+from vecdataset.storage.routes import FileInfo, Files, check_path, file_digest
 
 __all__ = ["LocalFileSystem", "LocalFiles"]
 
@@ -123,6 +123,10 @@ class LocalFiles(Files):
     def read(self, path: str) -> bytes:
         with _errors(self.location, path):
             return self._path(path).read_bytes()
+
+    def digest(self, path: str) -> tuple[int, str]:
+        with _errors(self.location, path):
+            return file_digest(self._path(path))
 
     def write(self, path: str, data: bytes) -> None:
         with self._replacing(path) as part:

@@ -79,6 +79,14 @@ class Location:
         encode = escape_memory if self.kind == "shared-memory" else quote
         return replace(self, url=_join(self.url, name), uri=_join(self.uri, encode(name)))
 
+    def sibling(self, name: str) -> Location:
+        """Return the place called `name` beside this one."""
+        if self.kind == "local":
+            parent = str(Path(self.uri).parent)
+            return replace(self, url=parent, uri=parent).child(name)
+        url, uri = self.url.rpartition("/")[0], self.uri.rpartition("/")[0]
+        return replace(self, url=url, uri=uri).child(name)
+
     def explain(self) -> str:
         """Return a few lines on the route: who does the reading and writing, and how safely."""
         return "\n".join(

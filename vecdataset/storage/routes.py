@@ -8,6 +8,7 @@ that made a location. Rows and versions are not seen here: they are Lance's.
 
 from __future__ import annotations
 
+import hashlib
 import tempfile
 from abc import ABC, abstractmethod
 from collections.abc import Iterable, Iterator, Mapping
@@ -25,6 +26,7 @@ __all__ = [
     "Files",
     "check_path",
     "check_reachable",
+    "file_digest",
     "files",
     "filesystems",
     "probe_commit",
@@ -185,6 +187,17 @@ class Files(ABC):
     def delete(self, paths: Iterable[str]) -> None:
         """Delete files; one that is not there is no error."""
 
+    def digest(self, path: str) -> tuple[int, str]:
+        """Return size and SHA-256, in hexadecimal, of one file, whatever its size.
+
+        Raises:
+            NotFoundError: There is none.
+        """
+        with tempfile.TemporaryDirectory(prefix="vecdataset-") as folder:
+            spool = Path(folder) / "file"
+            self.download(path, spool)
+            return file_digest(spool)
+
     def is_empty(self) -> bool:
         """Tell whether there is no file beneath the location."""
         return next(iter(self.list_files()), None) is None
@@ -234,6 +247,13 @@ class Files(ABC):
         """Raise `AlreadyExistsError` if a file stands beneath the location."""
         if not self.is_empty():
             raise AlreadyExistsError(f"{self.location.url!r} is not empty")
+
+
+def file_digest(path: Path) -> tuple[int, str]:
+    """Return size and SHA-256 of a local file."""
+    with path.open("rb") as file:
+        digest = hashlib.file_digest(file, "sha256").hexdigest()
+        return file.tell(), digest
 
 
 def check_path(path: str) -> str:

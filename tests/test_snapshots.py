@@ -1,0 +1,382 @@
+"""Snapshots: sealed, verified, restored, copied; and everything that can be done to their files."""
+
+import json
+import shutil
+import time
+from datetime import timedelta
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+import vecdataset as vd
+from vecdataset.snapshots import FOLDER, Snapshot
+
+
+def points(ids, seed=0):
+    rng = np.random.default_rng(seed)
+    return [{"id": int(i), "vector": rng.standard_normal(8), "n": int(i), "tag": f"t{i % 3}"} for i in ids]
+
+
+@pytest.fixture
+def books(tmp_path):
+    """300 points, an index, deletions, and one snapshot called `first`."""
+    collection = vd.create(tmp_path / "lake" / "books", vectors=vd.VectorParams(8), indexing_threshold=100)
+    collection.upsert(points(range(300)))
+    collection.optimize()
+    collection.delete(range(20))
+    collection.snapshots.create("first", note="before the change")
+    return collection
+
+
+def content(collection):
+    table = collection.to_arrow().sort_by("id")
+    return table.to_pylist()
+
+
+def test_a_snapshot_says_what_it_holds(books):
+    found = books.snapshots.get("first")
+
+    assert (found.rows, found.version, found.note) == (280, books.version, "before the change")
+    assert found.size_bytes == sum(f.size for f in found.files)
+    folder = Path(books.url)
+    assert all((folder / f.path).stat().st_size == f.size for f in found.files)
+    assert books.at("first").version == found.version
+
+
+def test_names_are_made_of_collection_and_time_and_never_collide(books):
+    names = [books.snapshots.create().name for _ in range(3)]
+
+    assert len(set(names)) == 3
+    assert all(n.startswith("books_") for n in names)
+    assert books.snapshots.list()["name"].to_pylist()[-1] == "first"
+
+
+@pytest.mark.parametrize("name", ["", "123", "a/b", "../x", "a b", ".hidden", "x..y", "ä"])
+def test_a_name_that_is_no_file_name_is_refused(books, name):
+    with pytest.raises(vd.InvalidInputError, match="cannot name a snapshot"):
+        books.snapshots.create(name)
+
+
+def test_a_name_is_given_once(books):
+    with pytest.raises(vd.AlreadyExistsError, match="'first'"):
+        books.snapshots.create("first")
+
+
+def test_a_second_snapshot_hashes_only_new_files(books, monkeypatch):
+    from vecdataset.storage.local import LocalFiles
+
+    hashed = []
+    digest = LocalFiles.digest
+    monkeypatch.setattr(LocalFiles, "digest", lambda self, path: hashed.append(path) or digest(self, path))
+    books.upsert(points([1000]))
+
+    second = books.snapshots.create("second")
+
+    before = {f.path for f in books.snapshots.get("first").files}
+    assert set(hashed) == {f.path for f in second.files} - before
+
+
+def test_restore_in_place_keeps_what_was_there(books):
+    before = content(books)
+    books.upsert(points(range(500, 520), seed=5))
+    books.delete(range(100, 200))
+    after = content(books)
+
+    books.snapshots.restore("first")
+
+    assert content(books) == before
+    safety = next(n for n in books.snapshots.list()["name"].to_pylist() if n.startswith("before-restore"))
+    assert content(books.at(safety)) == after
+    assert all(books.snapshots.verify())
+
+
+def test_restore_into_another_name_refuses_what_stands_there(books):
+    before = content(books)
+    url = books.snapshots.restore("first", into="copy")
+
+    assert content(vd.open(url)) == before
+    with pytest.raises(vd.CollectionExistsError, match="copy"):
+        books.snapshots.restore("first", into="copy")
+    restored = vd.open(url)
+    restored.upsert(points([7]))
+    assert len(restored) == len(before) + 1
+
+
+@pytest.mark.parametrize("kind", ["local", "memory", "s3"])
+def test_a_copy_is_bit_for_bit_and_a_second_one_moves_only_new_files(books, tmp_path, kind, request):
+    options = None
+    if kind == "s3":
+        store = request.getfixturevalue("s3")
+        target, options = f"{store.url}/backup/books", store.options
+    else:
+        target = str(tmp_path / "backup") if kind == "local" else f"memory://backup-{time.time_ns()}/books"
+    first = books.snapshots.copy("first", target, storage_options=options)
+    books.upsert(points([1000]))
+    books.snapshots.create("second")
+    second = books.snapshots.copy("second", target, storage_options=options)
+    again = books.snapshots.copy("second", target, storage_options=options)
+
+    assert first.skipped == 0
+    assert 0 < second.copied < first.copied
+    assert (again.copied, again.size_bytes) == (0, 0)
+    backup = vd.open(target, storage_options=options)
+    assert content(backup) == content(books)
+    assert content(backup.at("first")) == content(books.at("first"))
+    assert all(backup.snapshots.verify(deep=True))
+    back = backup.snapshots.copy("first", str(tmp_path / "back"))
+    assert back.copied == first.copied
+    for f in books.snapshots.get("first").files:
+        assert (tmp_path / "back" / f.path).read_bytes() == (Path(books.url) / f.path).read_bytes()
+
+
+def test_an_interrupted_copy_goes_on(books, tmp_path):
+    target = tmp_path / "backup"
+    books.snapshots.copy("first", target)
+    files = books.snapshots.get("first").files
+    shutil.rmtree(target / FOLDER)
+    shutil.rmtree(target / "_refs")
+    for f in files[1:3]:
+        (target / f.path).unlink()
+    torn = target / files[0].path
+    torn.write_bytes(torn.read_bytes()[:-1])
+
+    assert books.snapshots.copy("first", target).copied == 3
+    assert vd.open(target).snapshots.verify("first", deep=True)
+
+
+def test_a_copy_does_not_write_over_something_else(books, tmp_path):
+    (tmp_path / "other").mkdir()
+    (tmp_path / "other" / "thesis.txt").write_text("years of work")
+
+    with pytest.raises(vd.CollectionExistsError, match="other"):
+        books.snapshots.copy("first", tmp_path / "other")
+
+    assert [p.name for p in (tmp_path / "other").iterdir()] == ["thesis.txt"]
+
+
+def test_diff_names_what_was_added_changed_and_removed(books):
+    books.upsert(points([1000, 50], seed=9))
+    books.set_payload({"colour": "red"}, ids=[60])
+    books.delete([70, 71])
+
+    found = books.snapshots.diff("first")
+
+    assert sorted(found.added) == [1000]
+    assert sorted(found.changed) == [50, 60]
+    assert sorted(found.removed) == [70, 71]
+    assert list(found.columns_added) == ["colour"]
+    assert not books.snapshots.diff(books.version)
+
+
+def test_prune_keeps_the_newest(books):
+    names = ["first", *(books.snapshots.create(f"s{i}").name for i in range(3))]
+
+    assert sorted(books.snapshots.prune(keep_last=2, dry_run=True)) == ["first", "s0"]
+    assert len(books.snapshots) == 4
+    assert books.snapshots.prune(keep_last=1, older_than=timedelta(days=1)) == []
+    assert sorted(books.snapshots.prune(keep_last=2)) == ["first", "s0"]
+    assert sorted(books.snapshots.list()["name"].to_pylist()) == names[2:]
+    with pytest.raises(vd.VersionNotFoundError):
+        books.at("first")
+
+
+def test_a_snapshot_survives_commits_compaction_indexing_and_clean_up(books):
+    before = content(books)
+    for i in range(80):
+        books.upsert(points([2000 + i], seed=i))
+    books.create_index("ivf_flat")
+    books.optimize()
+    books._fresh().table.clean_up(older_than=timedelta(0))
+    books.snapshots.create("later")
+    books.snapshots.prune(keep_last=5)
+
+    assert books.snapshots.verify("first", deep=True)
+    assert content(vd.open(books.snapshots.restore("first", into="back"))) == before
+
+
+def test_a_tag_without_a_manifest_is_listed_as_unsealed(books):
+    (Path(books.url) / FOLDER / "first.json").unlink()
+
+    assert books.snapshots.list().to_pylist()[0]["state"] == "unsealed"
+    assert not books.snapshots.verify("first")
+    books.snapshots.delete("first")
+    assert len(books.snapshots.list()) == 0
+
+
+def test_what_is_not_there_is_said(books):
+    with pytest.raises(vd.SnapshotNotFoundError, match="frist") as caught:
+        books.snapshots.restore("frist")
+
+    assert "'first'" in caught.value.hint
+
+
+# --------------------------------------------------------------------------- damage
+
+
+def flip(path, rng):
+    data = bytearray(path.read_bytes())
+    data[int(rng.integers(len(data)))] ^= 1 << int(rng.integers(8))
+    path.write_bytes(data)
+
+
+def truncate(path, rng):
+    path.write_bytes(path.read_bytes()[: int(rng.integers(path.stat().st_size))])
+
+
+def remove(path, _):
+    path.unlink()
+
+
+def append(path, _):
+    path.write_bytes(path.read_bytes() + b"x")
+
+
+MUTATIONS = {"flip": flip, "truncate": truncate, "remove": remove, "append": append}
+
+
+def damaged(books, tmp_path, mutation, relative, seed):
+    """Return a copy of the collection's folder with one file changed."""
+    folder = tmp_path / f"damaged-{mutation}-{seed}"
+    shutil.copytree(books.url, folder)
+    MUTATIONS[mutation](folder / relative, np.random.default_rng(seed))
+    return folder
+
+
+def reports(folder, name="first"):
+    try:
+        return vd.open(folder).snapshots.verify(name)
+    except vd.VecDatasetError as exc:
+        return exc
+
+
+@pytest.mark.parametrize("mutation", MUTATIONS)
+def test_no_change_of_any_file_passes(books, tmp_path, mutation):
+    # A newer version keeps the collection open where the snapshot's own Lance manifest is hit.
+    books.upsert(points([1000]))
+    files = [f.path for f in books.snapshots.get("first").files]
+    kinds = {path.split("/")[0] for path in files}
+    assert kinds == {"data", "_deletions", "_indices", "_transactions", "_versions"}
+    for seed in range(50):
+        relative = files[seed % len(files)]
+        folder = damaged(books, tmp_path, mutation, relative, seed)
+
+        report = reports(folder)
+
+        assert not isinstance(report, Exception), f"{relative}: {report}"
+        assert not report.ok
+        assert relative in (*report.missing, *report.truncated, *report.changed)
+        with pytest.raises(vd.CorruptionError, match=relative.replace(".", r"\.")):
+            vd.open(folder).snapshots.restore("first", into=f"restored-{seed}")
+        assert not (folder.parent / f"restored-{seed}").exists()
+        shutil.rmtree(folder)
+
+
+@pytest.mark.parametrize("mutation", MUTATIONS)
+def test_no_change_of_our_manifest_passes(books, tmp_path, mutation):
+    for seed in range(15):
+        folder = damaged(books, tmp_path, mutation, f"{FOLDER}/first.json", seed)
+
+        report = vd.open(folder).snapshots.verify("first")
+
+        # A byte may be appended or flipped where JSON has white space; what it says is then the same.
+        text = folder / FOLDER / "first.json"
+        same = text.exists() and parsed(text) == parsed(Path(books.url) / FOLDER / "first.json")
+        assert report.ok == same
+        shutil.rmtree(folder)
+
+
+def parsed(path):
+    try:
+        return json.loads(path.read_bytes())
+    except ValueError:
+        return None
+
+
+def test_swapped_files_and_manifests_are_found(books):
+    books.upsert(points([1000]))
+    books.snapshots.create("second")
+    folder = Path(books.url)
+    data = sorted((folder / "data").iterdir())[:2]
+    swap(*data)
+
+    report = books.snapshots.verify("second")
+    swap(*data)
+    assert set(report.changed) | set(report.truncated) == {f"data/{p.name}" for p in data}
+
+    swap(folder / FOLDER / "first.json", folder / FOLDER / "second.json")
+    first, second = books.snapshots.verify("first"), books.snapshots.verify("second")
+    assert "the manifest of snapshot 'second'" in first.problems[0]
+    assert not second
+    with pytest.raises(vd.CorruptionError):
+        books.snapshots.restore("first", into="x")
+
+
+def swap(a, b):
+    left, right = a.read_bytes(), b.read_bytes()
+    a.write_bytes(right)
+    b.write_bytes(left)
+
+
+def test_a_tag_that_names_another_version_is_found(books):
+    tag = Path(books.url) / "_refs" / "tags" / "first.json"
+    text = json.loads(tag.read_text())
+    text["version"] -= 1
+    tag.write_text(json.dumps(text))
+
+    assert "names version" in books.snapshots.verify("first").problems[0]
+
+
+def resealed(books, change):
+    """Write a manifest that holds its seal and root, with hostile content."""
+    path = Path(books.url) / FOLDER / "first.json"
+    found = books.snapshots.get("first")
+    body = found._body()
+    change(body)
+    from vecdataset.snapshots import SealedFile, _digest, _root
+
+    body["root"] = _root(SealedFile(**f) for f in body["files"])
+    body["seal"] = _digest(body)
+    path.write_text(json.dumps(body))
+
+
+@pytest.mark.parametrize(
+    "evil", ["../../etc/passwd", "/etc/passwd", "data/../../x", "home/x", "data\\..\\x", "data//x", ""]
+)
+def test_a_manifest_that_leaves_the_collection_is_refused(books, evil):
+    resealed(books, lambda body: body["files"][0].update(path=evil))
+
+    with pytest.raises(vd.CorruptionError):
+        books.snapshots.restore("first", into="x")
+
+    assert not books.snapshots.verify("first")
+
+
+def test_a_manifest_of_the_future_is_refused(books):
+    resealed(books, lambda body: body.update(manifest_version=99))
+
+    with pytest.raises(vd.NotSupportedError, match="99"):
+        books.snapshots.get("first")
+
+
+def test_what_is_no_manifest_is_refused():
+    for text in (b"", b"[]", b"{}", b"null", b"\xff", b'{"manifest_version": "x", "seal": ""}'):
+        with pytest.raises(vd.CorruptionError, match="a test"):
+            Snapshot.from_json(text, name="x", where="a test")
+
+
+def test_the_deep_check_reads_every_value(books, tmp_path):
+    assert books.snapshots.verify("first", deep=True).deep
+
+    # Sealed after the damage: digests agree, and only reading finds it.
+    folder = tmp_path / "rotten"
+    shutil.copytree(books.url, folder)
+    data = max((folder / "data").iterdir(), key=lambda p: p.stat().st_size)
+    data.write_bytes(data.read_bytes()[: data.stat().st_size // 2])
+    rotten = vd.open(folder)
+    shutil.rmtree(folder / FOLDER)
+    rotten._reader.table.set_tag("first", None)
+    rotten.snapshots.create("sealed-too-late")
+
+    assert rotten.snapshots.verify("sealed-too-late").ok
+    assert not rotten.snapshots.verify("sealed-too-late", deep=True)
