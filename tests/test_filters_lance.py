@@ -2,6 +2,7 @@
 
 import datetime as dt
 import json
+import math
 import random
 from decimal import Decimal
 
@@ -39,11 +40,17 @@ TYPES = {
     "floats": pa.large_list(pa.float64()),
     "small": pa.list_(pa.int8(), 2),
     "st": pa.struct([("x", pa.int64()), ("y", pa.utf8())]),
+    "place": pa.struct([("lat", pa.float64()), ("lon", pa.float32())]),
+    "when": pa.utf8(),
+    "i8s": pa.list_(pa.int8()),
+    "f32s": pa.list_(pa.float32()),
+    "bools": pa.large_list(pa.bool_()),
+    "days": pa.list_(pa.date32()),
     "dec": pa.decimal128(10, 2),
     "bin": pa.binary(),
 }
 COLUMNS = {k: Column(name=k, type=t, json_number=k == "n") for k, t in TYPES.items()}
-FROM_JSON = {"i", "n", "s", "b", "tags", "nums", ODD}
+FROM_JSON = {"i", "n", "s", "b", "tags", "nums", "when", ODD}
 EXTRA = FROM_JSON | {"o", "x"}
 
 INTS = [0, 1, -1, 2, 5, 127, -128, 2**31, 2**53, 2**53 + 1, -(2**53) - 1, 2**63 - 1, -(2**63)]
@@ -91,6 +98,20 @@ TIMES = [
 ]
 
 
+DATES = [
+    "2024-01-01",
+    "2024-01-01T00:00:00Z",
+    "2024-01-01T00:00:00.000000001Z",
+    "2024-07-01T14:00:00+02:00",
+    "1969-12-31T23:59:59.5",
+    "2024-02-29T12:00:00",
+    "2024-02-30",
+    "2024-7-1",
+    "2024-12-31 23:59",
+]
+NEGATIVE_NAN = math.copysign(math.nan, -1)  # what 0 / 0 makes on many processors
+
+
 def regular(rng: random.Random, key: str):
     """Return a value that the column gives back exactly."""
     ints = rng.choice(INTS + list(range(-3, 7)))
@@ -100,10 +121,10 @@ def regular(rng: random.Random, key: str):
         "i": lambda: ints,
         "u": lambda: rng.choice([v for v in BIG if 0 <= v < 2**64]),
         "i8": lambda: rng.choice([-128, -1, 0, 1, 5, 127]),
-        "f": lambda: rng.choice([*floats, float("inf"), float("-inf"), float("nan")]),
+        "f": lambda: rng.choice([*floats, math.inf, -math.inf, math.nan, NEGATIVE_NAN]),
         "n": lambda: rng.choice([v for v in INTS if abs(v) <= 2**53] + [0.5, 0.1, -2.25]),
         "f32": lambda: float(
-            np.float32(rng.choice([0.0, -0.0, 0.1, 0.5, 1.0, 3.4e38, float("inf"), float("nan")]))
+            np.float32(rng.choice([0.0, -0.0, 0.1, 0.5, 1.0, 3.4e38, math.inf, NEGATIVE_NAN]))
         ),
         "f16": lambda: float(np.float16(rng.choice([0.0, -0.0, 0.1, 0.5, 1.0, 65504.0, float("inf")]))),
         "b": lambda: rng.random() < 0.5,
@@ -116,6 +137,14 @@ def regular(rng: random.Random, key: str):
         "floats": lambda: [rng.choice([*floats, None]) for _ in range(rng.randrange(4))],
         "small": lambda: [rng.choice([-128, 0, 5, None]) for _ in range(2)],
         "st": lambda: {"x": rng.choice([*INTS, None]), "y": rng.choice([*TEXTS, None])},
+        "place": lambda: {"lat": rng.choice([1.0, 1.5, 52.5, None]), "lon": rng.choice([2.0, 13.5, 179.5])},
+        "when": lambda: rng.choice([*DATES, *TEXTS]),
+        "i8s": lambda: [rng.choice([-128, -1, 0, 5, 127, None]) for _ in range(rng.randrange(4))],
+        "f32s": lambda: [
+            rng.choice([float(np.float32(0.1)), 0.0, -0.0, 5.0, None]) for _ in range(rng.randrange(4))
+        ],
+        "bools": lambda: [rng.choice([True, False, None]) for _ in range(rng.randrange(3))],
+        "days": lambda: [rng.choice([t.date() for t in TIMES]) for _ in range(rng.randrange(3))],
         "dec": lambda: Decimal(rng.choice(["0.10", "5.00", "-1.25"])),
         "bin": lambda: b"a",
     }
@@ -238,6 +267,8 @@ PATHS = [
     "nums[]",
     "nums[0]",
     "i.j",
+    "place.lat",
+    "i8s[]",
     "x[]",
 ]
 numbers = st.sampled_from([*BIG, *FLOATS, *(-f for f in FLOATS)]) | st.integers(-6, 6) | st.floats(-6, 6)
@@ -275,7 +306,7 @@ def bounds(values):
 
 
 places = st.fixed_dictionaries(
-    {"lat": st.sampled_from([-10.0, 1.0, 1.5, 3]), "lon": st.sampled_from([-20.0, 2, 2.5])}
+    {"lat": st.sampled_from([-10.0, 1.0, 1.5, 3, 60]), "lon": st.sampled_from([-20.0, 2, 2.5, 100])}
 )
 matches = st.one_of(
     st.builds(lambda v: {"value": v}, numbers | texts | st.booleans()),
@@ -292,12 +323,13 @@ tests = st.one_of(
     st.builds(lambda r: {"range": r}, bounds(numbers) | bounds(times)),
     st.builds(lambda c: {"values_count": c}, bounds(st.integers(0, 4))),
     st.builds(lambda k, v: {k: v}, st.sampled_from(["is_null", "is_empty"]), st.booleans()),
+    st.builds(lambda a, b: {"geo_bounding_box": {"top_left": a, "bottom_right": b}}, places, places),
     st.builds(
         lambda c, r: {"geo_radius": {"center": c, "radius": r}}, places, st.sampled_from([1, 1e5, 1e7])
     ),
 )
 fields = st.builds(lambda key, test: {"key": key, **test}, st.sampled_from(PATHS), tests) | st.builds(
-    lambda test: {"key": "s", **test}, tests
+    lambda key, test: {"key": key, **test}, st.sampled_from(["s", "when", "nums", "f", "place"]), tests
 )
 leaves = st.one_of(
     fields,
@@ -322,7 +354,7 @@ def groups(children):
 
 qdrant_filters = groups(st.recursive(leaves, groups, max_leaves=6))
 
-SQL_KEYS = ["i", "u", "i8", "f", "n", "f32", "f16", "s", "ls", '"we\'ird ""ké"', "b", "t", "tb", "tn", "d", "tags", "nums", "st.x", "st.y", "dec", "bin", "o", "o.b", "x", "nowhere", "id"]  # fmt: skip
+SQL_KEYS = ["i", "u", "i8", "f", "n", "f32", "f16", "s", "ls", '"we\'ird ""ké"', "b", "t", "tb", "tn", "d", "tags", "nums", "st.x", "st.y", "dec", "bin", "when", "i8s", "f32s", "bools", "days", "place.lat", "o", "o.b", "x", "nowhere", "id"]  # fmt: skip
 
 
 def quote(text: str) -> str:

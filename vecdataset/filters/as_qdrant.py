@@ -210,6 +210,9 @@ def conditions(node: Node, *, want: bool) -> Node:
         case In(PointId(), items) if all(isinstance(i, Constant) for i in items):
             ids = HasId(tuple(i.to for i in items if isinstance(i, Constant) and isinstance(i.to, int | str)))
             return ids if want else Not(ids)
+        case In(Column(path), items) if items and all(_is_text(i) for i in items):
+            texts = tuple(i.to for i in items if isinstance(i, Constant))
+            return Field(path, MatchAny(texts) if want else MatchExcept(texts))
         case In(left, items):
             join = any_of if want else all_of
             return join(conditions(Compare("=", left, i), want=want) for i in items)
@@ -227,6 +230,10 @@ def conditions(node: Node, *, want: bool) -> Node:
             return joined if want else all_of([Not(joined), Not(IsEmpty(path))])
         case _:
             raise NotSupportedError(f"{_name(node)} of SQL text has no form in Qdrant's filters")
+
+
+def _is_text(node: Node) -> bool:
+    return isinstance(node, Constant) and isinstance(node.to, str)
 
 
 def _name(node: Node) -> str:

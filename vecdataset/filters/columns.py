@@ -1,4 +1,4 @@
-"""Columns in Lance's SQL: identifiers, literals of exactly a column's type, and comparisons with them.
+"""Columns in Lance's SQL: literals of exactly a column's type, and comparisons with them.
 
 A literal that the type cannot hold would be an error, or be rounded silently; here it is turned
 into the nearest one that keeps the comparison exact (`int_column > 5.5` is `>= 6`).
@@ -18,10 +18,8 @@ import pyarrow as pa
 
 from vecdataset.filters.conditions import Range, TimeRange
 from vecdataset.filters.expressions import CompareOp
+from vecdataset.filters.logic import FALSE, Undecidable, both, either, negated, string
 from vecdataset.filters.values import Instant, as_double, compare, is_number, parse_instant
-
-TRUE: Final = "true"
-FALSE: Final = "false"
 
 _UNIT_NS: Final = {"s": 1_000_000_000, "ms": 1_000_000, "us": 1000, "ns": 1}
 _UNIT_NAMES: Final = {"s": "Second", "ms": "Millisecond", "us": "Microsecond", "ns": "Nanosecond"}
@@ -58,65 +56,6 @@ class Column:
     """A float64 column of JSON numbers: an integral value in it is a JSON int."""
     from_json: bool = True
     """Whether its values came as JSON rather than from a typed frame."""
-
-
-class Undecidable(Exception):  # noqa: N818  not an error: caught one level up
-    """Lance cannot say this; `possible` is true for at least the rows that match."""
-
-    def __init__(self, possible: str = TRUE) -> None:
-        super().__init__(possible)
-        self.possible = possible
-
-
-# ------------------------------------------------------------------------- logic
-
-
-def both(*parts: str) -> str:
-    """Return the conjunction; of nothing, true."""
-    kept = list(dict.fromkeys(p for p in parts if p != TRUE))
-    if FALSE in kept:
-        return FALSE
-    return " AND ".join(kept) if kept else TRUE
-
-
-def either(*parts: str) -> str:
-    """Return the disjunction, in parentheses; of nothing, false."""
-    kept = list(dict.fromkeys(p for p in parts if p != FALSE))
-    if TRUE in kept:
-        return TRUE
-    if len(kept) < 2:
-        return kept[0] if kept else FALSE
-    return "(" + " OR ".join(kept) + ")"
-
-
-def negated(sql: str) -> str:
-    """Return the opposite of SQL that is never null."""
-    if sql in {TRUE, FALSE}:
-        return TRUE if sql == FALSE else FALSE
-    return f"NOT ({sql})"
-
-
-def not_true(sql: str) -> str:
-    """Return the rows where SQL is false or null."""
-    if sql in {TRUE, FALSE}:
-        return TRUE if sql == FALSE else FALSE
-    return f"({sql}) IS NOT TRUE"
-
-
-# ---------------------------------------------------------------------- literals
-
-
-def identifier(path: Iterable[str]) -> str:
-    """Return a column, or a field inside it, as an identifier."""
-    steps = list(path)
-    if any("`" in s or not s for s in steps):
-        raise Undecidable  # Lance cannot filter on such names
-    return ".".join(f"`{s}`" for s in steps)
-
-
-def string(text: str) -> str:
-    """Return a text as a literal; DataFusion knows no escape but the doubled quote."""
-    return "'" + text.replace("'", "''") + "'"
 
 
 class Kind(enum.Enum):
@@ -160,6 +99,8 @@ class Scalar:
     sql: str
     type: pa.DataType
     json_number: bool = False
+    span: tuple[int, int] | None = None
+    """Between which its integers lie, where that is known."""
 
     @property
     def kind(self) -> Kind:
@@ -174,6 +115,8 @@ class Scalar:
             return f"Timestamp({_UNIT_NAMES[self.type.unit]}, {zone})"
         if self.kind is Kind.DATE:
             return "Date32"
+        if self.kind is Kind.FLOAT:
+            return f"Float{self.type.bit_width}"
         name = str(self.type)
         return name.capitalize() if name.startswith("int") else "UInt" + name.removeprefix("uint")
 
@@ -204,7 +147,8 @@ class Scalar:
     # ------------------------------------------------------- whole numbers
 
     @property
-    def _domain(self) -> tuple[int, int]:
+    def domain(self) -> tuple[int, int]:
+        """The least and the greatest stored value of a whole type."""
         if self.kind is Kind.DATE:
             return (-(1 << 31), (1 << 31) - 1)
         if self.kind is Kind.TIME:
@@ -226,7 +170,7 @@ class Scalar:
 
     def _stored(self, holds: Callable[[int], bool]) -> int:
         """Return the first stored value for which a monotone test holds; past the last if none."""
-        low, high = self._domain
+        low, high = self.domain
         high += 1
         while low < high:
             middle = (low + high) // 2
@@ -237,7 +181,7 @@ class Scalar:
         return low
 
     def _between_whole(self, low: int, high: int) -> str:
-        least, most = self._domain
+        least, most = self.domain
         if low > high or low > most or high < least:
             return FALSE
         if low <= least and high >= most:
@@ -258,6 +202,11 @@ class Scalar:
     def _rounded(self, bound: float) -> tuple[float, float]:
         """Return the values of the type just at or below, and at or above, a number."""
         return _neighbours(bound, self.type.bit_width)
+
+    @property
+    def _least(self) -> str:
+        """Negative infinity. Arrow sorts a NaN whose sign bit is set, as 0 / 0 makes it, before that."""
+        return f"arrow_cast('-inf', '{self.arrow_name}')"
 
     def _above(self, bound: float, *, strictly: bool) -> str:
         down, up = self._rounded(bound)
@@ -281,6 +230,16 @@ class Scalar:
             raise Undecidable
         return f"{self.sql} < {-most!r}" if down == -math.inf else f"{self.sql} <= {down + 0.0!r}"
 
+    def _within(self, bounds: Iterable[tuple[CompareOp, float]]) -> str:
+        """Return the rows between bounds of which each is on one side."""
+        above = [self._above(to, strictly=op == ">") for op, to in bounds if op in {">", ">="}]
+        below = [self._below(to, strictly=op == "<") for op, to in bounds if op in {"<", "<="}]
+        found = both(*above, *below)
+        if self.json_number or (above and below):
+            return found
+        beyond = f"{self.sql} {'<' if above else '>='} {self._least}"
+        return either(found, beyond) if above else both(found, beyond)
+
     # --------------------------------------------------------- comparisons
 
     def compared(self, op: CompareOp, to: Any) -> str:
@@ -295,15 +254,14 @@ class Scalar:
             literal = self.literal_equal(to)
             return FALSE if literal is None else self.among([literal])
         if self.kind is Kind.FLOAT:
-            side = self._above if op in {">", ">="} else self._below
-            return side(to, strictly=op in {">", "<"})
+            return self._within([(op, to)])
         if self.kind in {Kind.BOOL, Kind.TEXT}:
             return f"{self.sql} {op} {self._plain(to)}"
         to = to if self.kind is Kind.INT else self._instant(to)
         return self._ordered(op, lambda stored: compare(self._value(stored), to) or 0)
 
     def _ordered(self, op: CompareOp, order: Callable[[int], int]) -> str:
-        least, most = self._domain
+        least, most = self.domain
         match op:
             case ">=":
                 return self._between_whole(self._stored(lambda x: order(x) >= 0), most)
@@ -325,19 +283,21 @@ class Scalar:
         if self.kind is Kind.INT:
             # Qdrant compares integers as doubles, which rounds those beyond 2**53.
             return both(*(self._ordered(op, functools.partial(_as_doubles, to)) for op, to in given))
+        if self.kind is Kind.FLOAT:
+            return self._within(given)
         return both(*(self.compared(op, to) for op, to in given))
 
     def against(self, other: Scalar, op: CompareOp) -> str:
-        """Return the rows for which `self op other` is true."""
+        """Return the rows for which `self op other` is true; floats are for `numbers.py`."""
         a, b = self.kind, other.kind
         if Kind.OTHER in {a, b} or Kind.LIST in {a, b}:
             raise Undecidable
         if a is not b:
-            if {a, b} <= {Kind.INT, Kind.FLOAT} or {a, b} <= {Kind.TEXT, Kind.TIME, Kind.DATE}:
+            if {a, b} <= {Kind.TEXT, Kind.TIME, Kind.DATE}:
                 raise Undecidable
             return FALSE
         wide = pa.uint64() in {self.type, other.type} and self.type != other.type
-        if a is Kind.FLOAT or wide or (a in {Kind.TIME, Kind.DATE} and self.type != other.type):
+        if wide or (a in {Kind.TIME, Kind.DATE} and self.type != other.type):
             raise Undecidable
         return f"{self.sql} {op} {other.sql}"
 
@@ -359,11 +319,20 @@ class Scalar:
             if not math.isfinite(down):
                 raise Undecidable
             return repr(down + 0.0)
-        to = value if self.kind is Kind.INT else self._instant(value)
-        stored = self._stored(lambda x: (compare(self._value(x), to) or 0) >= 0)
-        if stored > self._domain[1] or compare(self._value(stored), to) != 0:
-            return None
-        return self._whole(stored)
+        stored = self._exactly(value)
+        return None if stored is None else self._whole(stored)
+
+    def _exactly(self, value: Any) -> int | None:
+        """Return the stored whole number of this value, if there is one."""
+        if self.kind is Kind.INT:
+            stored, rest = (value, 0) if isinstance(value, int) else (value, value % 1)
+        else:
+            instant = self._instant(value)
+            unit = _DAY_NS if self.kind is Kind.DATE else _UNIT_NS[self.type.unit]
+            stored, rest = divmod(instant.ns if instant else 0, unit)
+        least, most = self.domain
+        # NaN and infinity leave a rest that is not zero.
+        return int(stored) if rest == 0 and least <= stored <= most else None
 
     def literal_match(self, value: Any) -> str | None:
         """Return the literal equal to a constant, by the rules of Qdrant's `match`."""
@@ -381,7 +350,7 @@ class Scalar:
         least = [x for x in literals if self._is_least(x)]
         zero = [x for x in literals if self._is_zero(x)]
         rest = list(dict.fromkeys(x for x in literals if x not in least and x not in zero))
-        parts = [f"{self.sql} < {self._whole(self._domain[0] + 1)}"] if least else []
+        parts = [f"{self.sql} < {self._whole(self.domain[0] + 1)}"] if least else []
         if zero:
             parts.append(f"{self.sql} >= -0.0 AND {self.sql} <= 0.0")
         if len(rest) == 1:
@@ -425,6 +394,8 @@ def _largest(bits: int) -> float:
 
 def _neighbours(bound: float, bits: int) -> tuple[float, float]:
     kind = _float_type(bits)
+    if math.isnan(as_double(bound)):
+        raise Undecidable
     with np.errstate(over="ignore"):
         near = kind(as_double(bound))
     if (order := compare(float(near), bound)) == 0:

@@ -9,8 +9,7 @@ from __future__ import annotations
 import re
 import uuid
 from collections.abc import Iterator
-from dataclasses import dataclass
-from functools import cache
+from dataclasses import dataclass, field
 from typing import Any, Final, Literal
 
 from vecdataset.filters.geo import GeoBox, GeoPolygon, GeoRadius
@@ -42,10 +41,15 @@ class MatchAny:
     """Equal to one of the list."""
 
     to: tuple[Any, ...]
+    """Texts, or integers, never both."""
+    _members: frozenset[Any] = field(init=False, repr=False, compare=False)
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "_members", frozenset(self.to))
 
     def check(self, value: Any) -> bool:
         """Test one value."""
-        return any(MatchValue(to).check(value) for to in self.to)
+        return _is_member(value, self._members)
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,10 +57,24 @@ class MatchExcept:
     """Anything but null and the values of the list."""
 
     to: tuple[Any, ...]
+    """Texts, or integers, never both."""
+    _members: frozenset[Any] = field(init=False, repr=False, compare=False)
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "_members", frozenset(self.to))
 
     def check(self, value: Any) -> bool:
         """Test one value."""
-        return value is not None and not any(MatchValue(to).check(value) for to in self.to)
+        return value is not None and not _is_member(value, self._members)
+
+
+def _is_member(value: Any, members: frozenset[Any]) -> bool:
+    if isinstance(value, str):
+        return value in members
+    if isinstance(value, int) and not isinstance(value, bool):
+        return value in members and -(1 << 63) <= value < 1 << 63
+    # Only instants still have something to be equal to: a text that names them.
+    return isinstance(value, Instant) and any(compare(value, to) == 0 for to in members)
 
 
 TextKind = Literal["text", "text_any", "phrase", "prefix", "substring"]
@@ -254,15 +272,16 @@ class HasId(Node):
     """The point's id is one of these."""
 
     ids: tuple[int | str, ...]
+    _members: frozenset[int | str] = field(init=False, repr=False, compare=False)
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "_members", all_spellings(self.ids))
 
     def value(self, row: Row) -> bool:
         """Look the id up; UUIDs are the same in every spelling."""
-        if isinstance(row.id, str):
-            return row.id in all_spellings(self.ids)
-        return isinstance(row.id, int) and row.id in self.ids
+        return isinstance(row.id, int | str) and row.id in self._members
 
 
-@cache
 def all_spellings(ids: tuple[int | str, ...]) -> frozenset[int | str]:
     """Return the ids, and the canonical form of each that is a UUID."""
     texts = (canonical_uuid(i) for i in ids if isinstance(i, str))

@@ -10,7 +10,7 @@ from __future__ import annotations
 import math
 import re
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cache
 from typing import Any, Final, Literal
 
@@ -105,10 +105,19 @@ class In(Expression):
 
     left: Node
     items: tuple[Node, ...]
+    _members: frozenset[Any] | None = field(init=False, repr=False, compare=False)
+    """The texts and numbers, where there is nothing else but null: such lists may be long."""
+
+    def __post_init__(self) -> None:
+        values = [i.to if isinstance(i, Constant) else i for i in self.items]
+        plain = all(v is None or isinstance(v, str) or (is_number(v) and v == v) for v in values)  # noqa: PLR0124  not NaN
+        object.__setattr__(self, "_members", frozenset(values) if plain else None)
 
     def value(self, row: Row) -> bool | None:
         """True if one is equal, else null if a comparison was null."""
         left = self.left.value(row)
+        if self._members is not None and (isinstance(left, str) or is_number(left)) and left in self._members:
+            return True
         out: bool | None = False
         for item in self.items:
             same = compared("=", left, item.value(row))

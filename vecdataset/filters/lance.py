@@ -7,6 +7,10 @@ Each compilation is a pair of bounds: SQL that is true only for rows that match,
 true for at least those; a part that Lance cannot say is (`false`, `true`), and the rest of
 the tree still narrows the rows down.
 
+Some SQL is exact for some rows only: those whose `_extra` does not mention a key, those whose
+integers do not overflow. Such rows are told apart by guards; the others are compiled once more,
+with nothing believed of what the guard stood for.
+
 Literals are rounded to the column's type before they are written, towards the side that keeps
 the comparison exact. `columns.py` knows how; this module knows the tree.
 """
@@ -16,27 +20,15 @@ from __future__ import annotations
 import json
 import math
 from collections.abc import Collection, Iterable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from itertools import combinations
 from typing import Any, Final
 
 import pyarrow as pa
 
-from vecdataset.filters.columns import (
-    FALSE,
-    TRUE,
-    ColumnLike,
-    Kind,
-    Scalar,
-    Undecidable,
-    both,
-    either,
-    element,
-    identifier,
-    negated,
-    not_true,
-    string,
-)
+from vecdataset.filters import calculations
+from vecdataset.filters.column_tests import list_has, list_test, scalar_test, struct_test
+from vecdataset.filters.columns import ColumnLike, Kind, Scalar, element
 from vecdataset.filters.conditions import (
     Field,
     FieldEmpty,
@@ -45,19 +37,14 @@ from vecdataset.filters.conditions import (
     HasVector,
     IsEmpty,
     IsNull,
-    MatchAny,
-    MatchExcept,
-    MatchText,
-    MatchValue,
     Nested,
-    Range,
     Test,
-    TimeRange,
     ValuesCount,
     all_spellings,
     canonical_uuid,
 )
 from vecdataset.filters.expressions import (
+    Arithmetic,
     Call,
     Column,
     Compare,
@@ -68,10 +55,23 @@ from vecdataset.filters.expressions import (
     IsBool,
     IsNullExpr,
     Like,
+    Negative,
     PointId,
 )
+from vecdataset.filters.logic import (
+    FALSE,
+    TRUE,
+    Undecidable,
+    both,
+    either,
+    identifier,
+    negated,
+    not_true,
+    string,
+)
+from vecdataset.filters.text_dates import compared_as_date
 from vecdataset.filters.tree import And, AtLeast, Node, Not, Or, Path, Row, any_of, walk
-from vecdataset.filters.words import words
+from vecdataset.filters.values import Instant
 
 _MAX_COMBINATIONS: Final = 128
 _OPPOSITE: Final[Mapping[CompareOp, CompareOp]] = {
@@ -81,6 +81,9 @@ _FLIPPED: Final[Mapping[CompareOp, CompareOp]] = {
     "=": "=", "<>": "<>", "<": ">", "<=": ">=", ">": "<", ">=": "<=",
 }  # fmt: skip
 _BOOLEAN: Final = (Compare, In, Like, IsNullExpr, IsBool)
+_TESTS: Final = frozenset(
+    {"contains", "starts_with", "ends_with", "list_contains", "list_has_any", "list_has_all"}
+)
 _NOWHERE: Final = Row({})
 
 Bounds = tuple[str, str]
@@ -111,19 +114,23 @@ def compile_node(
 ) -> LanceFilter:
     """Return what Lance can decide of a tree."""
     keys = list(dict.fromkeys(n.key for n in walk(node) if n.key is not None))
-    extra = [k for k in keys if k in extra_keys]
-    plain = _Compiler(columns, frozenset(), id_type, vectors)
+    plain = _Compiler(columns, id_type, vectors)
     lower, upper = plain.bounds(node, want=True)
-    clean, dirty = lower, FALSE if lower == upper else both(upper, not_true(lower))
-    if extra:
-        mentioned = either(*(f"contains(`_extra`, {string(_mention(k))})" for k in extra))
-        unmentioned = f"(`_extra` IS NULL OR NOT {mentioned})"
-        _, possible = _Compiler(columns, frozenset(extra), id_type, vectors).bounds(node, want=True)
-        clean = both(unmentioned, lower)
+    mentioned = [f"contains(`_extra`, {string(_mention(k))})" for k in keys if k in extra_keys]
+    guards = list(plain.guards)
+    doubtful = [negated(g) for g in dict.fromkeys(guards)]
+    if mentioned:
+        guards.append(f"(`_extra` IS NULL OR NOT {either(*mentioned)})")
+        doubtful.append(either(*mentioned))
+    clean = both(lower, *guards)
+    dirty = FALSE if lower == upper else both(upper, not_true(lower))
+    if doubtful:
+        careful = _Compiler(columns, id_type, vectors, unknown=frozenset(extra_keys), careful=True)
+        _, possible = careful.bounds(node, want=True)
         if lower == FALSE and upper == possible:
             dirty = upper
         else:
-            dirty = either(both(unmentioned, dirty), both(mentioned, possible))
+            dirty = either(both(dirty, *guards), both(either(*doubtful), possible))
     if dirty == FALSE:
         return LanceFilter(clean=clean, dirty=None)
     asked = tuple(dict.fromkeys(n.name for n in walk(node) if isinstance(n, HasVector)))
@@ -138,10 +145,14 @@ def _mention(key: str) -> str:
 @dataclass(frozen=True, slots=True)
 class _Compiler:
     columns: Mapping[str, ColumnLike]
-    unknown: frozenset[str]
-    """Keys whose columns say nothing about the rows at hand."""
     id_type: str
     vectors: Mapping[str, str]
+    unknown: frozenset[str] = frozenset()
+    """Keys whose columns say nothing about the rows at hand."""
+    careful: bool = False
+    """Whether the guards may not hold for the rows at hand."""
+    guards: list[str] = field(default_factory=list)
+    """SQL, never null, that is true of a row when what was compiled is exact for it."""
 
     # ---------------------------------------------------------- combinations
 
@@ -167,10 +178,15 @@ class _Compiler:
                 return self.bounds(any_of(Compare("=", left, i) for i in items), want=want)
         if any(n.key in self.unknown for n in walk(node)):
             return _UNKNOWN
+        before = len(self.guards)
         try:
             exact = self._leaf(node, want=want)
         except Undecidable as undecidable:
+            del self.guards[before:]
             return (FALSE, undecidable.possible if want else TRUE)
+        if self.careful and len(self.guards) > before:
+            del self.guards[before:]
+            return _UNKNOWN
         return (exact, exact)
 
     def _joined(self, items: Sequence[Node], *, want: bool, every: bool) -> Bounds:
@@ -258,13 +274,15 @@ class _Compiler:
             raise Undecidable  # a null inside a struct is a JSON null, not a missing key
         sql = identifier([str(p) for p in path])
         item = element(kind)
+        if pa.types.is_struct(kind) and not elements:
+            return struct_test([str(p) for p in path], kind, test, want=want)
         if item is None:
             if elements:
                 return TRUE if node.value(_NOWHERE) is want else FALSE
             column = self.columns[str(path[0])]
             scalar = Scalar(sql, kind, json_number=column.json_number and len(path) == 1)
-            return _scalar_test(scalar, test, want=want)
-        return _list_test(Scalar(sql, kind), item, test, want=want)
+            return scalar_test(scalar, test, self.guards, want=want)
+        return list_test(Scalar(sql, kind), item, test, self.guards, want=want)
 
     # ----------------------------------------------------------- expressions
 
@@ -293,6 +311,8 @@ class _Compiler:
                 return TRUE if to is want else FALSE
             case Column():
                 scalar = self._operand(node)
+                if scalar.kind is Kind.OTHER:
+                    raise Undecidable
                 return f"{scalar.sql} = {str(want).lower()}" if scalar.kind is Kind.BOOL else FALSE
             case PointId():
                 return FALSE
@@ -300,15 +320,14 @@ class _Compiler:
                 return f"{identifier(path)} IS {'' if want else 'NOT '}NULL"
             case IsNullExpr(PointId()):
                 return FALSE if want else TRUE
-            case IsNullExpr(Call() as call):
+            case IsNullExpr(Call() | Arithmetic() | Negative() as call):
                 return f"{self._operand(call).sql} IS {'' if want else 'NOT '}NULL"
             case Compare(op, Constant() as left, right):
                 return self._predicate(Compare(_FLIPPED[op], right, left), want=want)
             case Compare(op, left, Constant(to)):
                 return self._compared(left, op if want else _OPPOSITE[op], to)
             case Compare(op, left, right):
-                a, b = self._operand(left), self._operand(right)
-                return a.against(b, op if want else _OPPOSITE[op])
+                return self._against(left, op if want else _OPPOSITE[op], right)
             case In(left, items):
                 return self._in(left, [i.to for i in items if isinstance(i, Constant)], want=want)
             case Like(left, Constant(pattern), ignore_case):
@@ -320,7 +339,18 @@ class _Compiler:
     def _compared(self, left: Node, op: CompareOp, to: Any) -> str:
         if isinstance(left, PointId) and self.id_type == "mixed":
             return _mixed_id(op, to)
-        return self._operand(left).compared(op, to)
+        scalar = self._operand(left)
+        if scalar.kind is Kind.TEXT and isinstance(to, Instant):
+            found, guards = compared_as_date(scalar.sql, op, to)
+            self.guards.extend(guards)
+            return found
+        return scalar.compared(op, to)
+
+    def _against(self, left: Node, op: CompareOp, right: Node) -> str:
+        a, b = self._operand(left), self._operand(right)
+        if Kind.FLOAT in {a.kind, b.kind} and {a.kind, b.kind} <= {Kind.FLOAT, Kind.INT}:
+            return calculations.compared(op, a, b, self.guards)
+        return a.against(b, op)
 
     def _in(self, left: Node, values: Sequence[Any], *, want: bool) -> str:
         if isinstance(left, PointId) and self.id_type == "mixed":
@@ -339,6 +369,8 @@ class _Compiler:
 
     def _like(self, left: Node, pattern: Any, *, ignore_case: bool, want: bool) -> str:
         scalar = self._operand(left)
+        if scalar.kind is Kind.OTHER:
+            raise Undecidable
         if scalar.kind is not Kind.TEXT or not isinstance(pattern, str):
             return FALSE
         sql = scalar.sql
@@ -357,6 +389,8 @@ class _Compiler:
             raise Undecidable
         left = self._operand(args[0])
         item = element(left.type)
+        if left.kind is Kind.OTHER or name not in _TESTS:
+            raise Undecidable
         if name == "contains" and item is not None:
             name = "list_contains"
         if name in {"contains", "starts_with", "ends_with"}:
@@ -364,23 +398,14 @@ class _Compiler:
                 return FALSE
             found = f"{name}({left.sql}, {string(to)})"
             return found if want else f"NOT {found}"
-        if name not in {"list_contains", "list_has_any", "list_has_all"} or item is None:
-            if left.kind is Kind.OTHER or name not in {"list_contains", "list_has_any", "list_has_all"}:
-                raise Undecidable
+        wanted = (to,) if name == "list_contains" else to
+        if item is None or not isinstance(wanted, tuple):
             return FALSE
-        wanted = (
-            [to]
-            if name == "list_contains"
-            else [v for v in to if v is not None]
-            if isinstance(to, tuple)
-            else None
-        )
-        if wanted is None:
-            return FALSE
-        found_each = [_has(left, item, v) for v in wanted]
-        found = both(*found_each) if name == "list_has_all" else either(*found_each)
-        present = f"{left.sql} IS NOT NULL"
-        return both(present, found if want else negated(found))
+        join = both if name == "list_has_all" else either
+        found = join(*(list_has(left, item, v) for v in wanted if v is not None))
+        if found in {TRUE, FALSE}:
+            return f"{left.sql} IS NOT NULL" if (found == TRUE) is want else FALSE
+        return found if want else negated(found)
 
     def _operand(self, node: Node) -> Scalar:
         match node:
@@ -405,14 +430,19 @@ class _Compiler:
                 if element(scalar.type) is not None:
                     return Scalar(f"cardinality({scalar.sql})", pa.int32())
             case Call("abs", (inner,)):
-                scalar = self._operand(inner)
-                if scalar.kind is Kind.FLOAT:
-                    return Scalar(f"abs({scalar.sql})", scalar.type)
-                if scalar.kind is Kind.INT and scalar.type.bit_width < 64:
-                    return Scalar(f"abs(arrow_cast({scalar.sql}, 'Int64'))", pa.int64())
+                return calculations.absolute(self._operand(inner), self.guards)
+            case Arithmetic(op, left, right):
+                return calculations.combined(op, self._number(left), self._number(right))
+            case Negative(inner):
+                return calculations.opposite(self._number(inner))
             case Call("coalesce", (first, *rest)):
                 return self._coalesced(self._operand(first), rest)
         raise Undecidable
+
+    def _number(self, node: Node) -> Scalar:
+        if isinstance(node, Constant):
+            return calculations.constant(node.to)
+        return calculations.operand(self._operand(node), self.guards)
 
     def _coalesced(self, first: Scalar, rest: Iterable[Node]) -> Scalar:
         if first.type not in {pa.utf8(), pa.int64(), pa.float64(), pa.bool_()}:
@@ -447,118 +477,3 @@ def _mixed_id(op: CompareOp, to: Any) -> str:
         return FALSE if isinstance(to, str) and len(to) < 36 else f"`id` = {string(text)}"
     size = "character_length(`id`) = 36" if isinstance(to, str) else "character_length(`id`) < 36"
     return both(size, f"`id` <> {string(text)}")
-
-
-# ------------------------------------------------------------- tests of conditions
-
-
-def _scalar_test(scalar: Scalar, test: Test, *, want: bool) -> str:
-    """Return the rows whose value passes, or fails, a test; a null column is a missing key."""
-    match test:
-        case FieldEmpty(to):
-            return f"{scalar.sql} IS {'' if to is want else 'NOT '}NULL"
-        case FieldNull(to):
-            return FALSE if to is want else TRUE
-        case ValuesCount():
-            missing = FALSE if test.check(None) is not want else f"{scalar.sql} IS NULL"
-            present = FALSE if test.check(0) is not want else f"{scalar.sql} IS NOT NULL"
-            return TRUE if FALSE not in {missing, present} else either(missing, present)
-        case MatchExcept(values):
-            among = _among(scalar, values)
-            present = f"{scalar.sql} IS NOT NULL"
-            if want:
-                return present if among == FALSE else negated(among)
-            return either(f"{scalar.sql} IS NULL", among)
-    try:
-        found = _passes(scalar, test)
-    except Undecidable as undecidable:
-        raise Undecidable(undecidable.possible) from None
-    if want:
-        return found
-    return TRUE if found == FALSE else either(f"{scalar.sql} IS NULL", negated(found))
-
-
-def _passes(scalar: Scalar, test: Test) -> str:
-    match test:
-        case MatchValue(to):
-            return _among(scalar, [to])
-        case MatchAny(values):
-            return _among(scalar, values)
-        case Range():
-            if scalar.kind is Kind.OTHER:
-                raise Undecidable
-            return scalar.in_range(test) if scalar.kind in {Kind.INT, Kind.FLOAT} else FALSE
-        case TimeRange():
-            if scalar.kind in {Kind.OTHER, Kind.TEXT}:
-                raise Undecidable
-            return scalar.in_range(test) if scalar.kind in {Kind.TIME, Kind.DATE} else FALSE
-        case MatchText(kind, text):
-            if scalar.kind is Kind.OTHER:
-                raise Undecidable
-            if scalar.kind is not Kind.TEXT:
-                return FALSE
-            if kind in {"prefix", "substring"}:
-                return f"{'starts_with' if kind == 'prefix' else 'contains'}({scalar.sql}, {string(text)})"
-            raise Undecidable(_may_hold(scalar, kind, text))
-    if scalar.kind is Kind.OTHER:
-        raise Undecidable
-    return FALSE  # a place is an object
-
-
-def _may_hold(scalar: Scalar, kind: str, text: str) -> str:
-    """Return rows that hold the words as parts of words; only ASCII is sure to be lower-cased alike."""
-    found = [f"contains(lower({scalar.sql}), {string(w)})" for w in dict.fromkeys(words(text)) if w.isascii()]
-    if kind == "text_any":
-        return either(*found) if all(w.isascii() for w in words(text)) else f"{scalar.sql} IS NOT NULL"
-    return both(*found) if words(text) else FALSE
-
-
-def _among(scalar: Scalar, values: Iterable[Any]) -> str:
-    if scalar.kind is Kind.OTHER:
-        raise Undecidable
-    literals = [scalar.literal_match(v) for v in values]
-    return scalar.among([x for x in literals if x is not None])
-
-
-def _list_test(column: Scalar, item: pa.DataType, test: Test, *, want: bool) -> str:
-    """Return the rows where some element passes a test, or none does."""
-    count = Scalar(f"cardinality({column.sql})", pa.int32())
-    match test:
-        case FieldEmpty(to):
-            empty = either(f"{column.sql} IS NULL", f"{count.sql} = 0")
-            return empty if to is want else f"{count.sql} > 0"
-        case FieldNull(to):
-            holds_null = f"array_position({column.sql}, NULL) IS NOT NULL"
-            return holds_null if to is want else either(f"{column.sql} IS NULL", not_true(holds_null))
-        case ValuesCount():
-            bounds = {"lt": test.lt, "lte": test.lte, "gt": test.gt, "gte": test.gte}
-            inside = count.in_range(Range(**{k: v for k, v in bounds.items() if v is not None}))
-            inside = both(f"{column.sql} IS NOT NULL", inside)
-            if test.check(None):
-                inside = either(f"{column.sql} IS NULL", inside)
-            return inside if want else not_true(inside)
-        case MatchValue(to):
-            values: Sequence[Any] = [to]
-        case MatchAny(many):
-            values = many
-        case _:
-            raise Undecidable
-    found = either(*(_has(column, item, v, as_match=True) for v in values))
-    if want:
-        return found
-    return TRUE if found == FALSE else either(f"{column.sql} IS NULL", negated(found))
-
-
-def _has(column: Scalar, item: pa.DataType, value: Any, *, as_match: bool = False) -> str:
-    inner = Scalar("x", item)
-    # array_has tells 0.0 from -0.0, and takes no literal of some types.
-    if inner.kind in {Kind.OTHER, Kind.TIME, Kind.DATE, Kind.LIST}:
-        raise Undecidable
-    if inner.kind is Kind.FLOAT and (item != pa.float64() or value == 0):
-        raise Undecidable
-    literal = inner.literal_match(value) if as_match else inner.literal_equal(value)
-    if literal is None:
-        return FALSE
-    if inner.kind is Kind.INT and item != pa.int64():
-        literal = f"arrow_cast({literal}, '{inner.arrow_name}')"
-    return f"array_has({column.sql}, {literal})"
