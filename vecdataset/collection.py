@@ -28,6 +28,7 @@ from vecdataset.errors import (
 from vecdataset.frames import Frame, ScoredPoints, raw_batches
 from vecdataset.ids import Id, PointId, fit_ids
 from vecdataset.indexes import SearchParams, build_params, default_kind, kinds
+from vecdataset.indexes.payload import PayloadIndex, lost_indexes, payload_index
 from vecdataset.pipeline import answer
 from vecdataset.points import Layout
 from vecdataset.query import LANCE_METRIC, Query, nearest_exact, query_vectors, search
@@ -40,6 +41,7 @@ from vecdataset.scroll import CURSOR, cursor, decode_cursor, id_page, ordered_pa
 from vecdataset.snapshots import Snapshots
 from vecdataset.sparse import SparseVector
 from vecdataset.steps import Discover, Nearest, Recommend, check_strategy, pairs_of, parse_step
+from vecdataset.text import TextQuery
 from vecdataset.writer import Patch, WriteResult, delete_points, patch_points, update_vectors, write_points
 
 if TYPE_CHECKING:
@@ -788,6 +790,129 @@ class Collection:
         """
         return self.query(Discover(pairs=pairs_of(pairs)), **options)
 
+    def text(
+        self,
+        query: Any,
+        *,
+        columns: str | Sequence[str] | Mapping[str, float] | None = None,
+        limit: int = 10,
+        offset: int = 0,
+        filter: Any = None,
+        with_payload: bool | Sequence[str] | None = None,
+        with_vectors: bool | Sequence[str] = False,
+        score_threshold: float | None = None,
+        explain: bool = False,
+        **options: Any,
+    ) -> ScoredPoints:
+        """Return the points whose text matches best, by BM25.
+
+        Args:
+            query: Words, a `TextQuery` or a dict of its fields; a list of them is a batch.
+            columns: Text columns to search, or `{column: factor}`; None: those with a text index, or
+                all columns of text where there is none.
+            limit: Hits a query.
+            offset: Hits to leave out first.
+            filter: As for `search`; applied before the ranking.
+            with_payload: Payload columns to return; None or True is all.
+            with_vectors: True, or names of vectors.
+            score_threshold: Leave out worse scores.
+            explain: Put how the columns were searched into `.plan`.
+            options: Fields of `TextQuery`: `operator="and"`, `phrase=True`, `fuzziness=1` …
+
+        Returns:
+            As `search`; `score` is BM25, larger is better, and `_distance` is its negative.
+
+        Raises:
+            InvalidInputError: A column is not text, or a field is wrong.
+
+        Rows that no text index covers yet are found too. Without an index the text is indexed in a
+        temporary folder, once for each version that is searched: half a second for 20,000 descriptions.
+        """
+        reader = self._read()
+        queries = query if isinstance(query, list | tuple) else [query]
+        steps = [
+            parse_step(
+                TextQuery.parse(q, columns=columns, **options), reader, qdrant=False,
+                filter=filter, limit=limit, offset=offset, score_threshold=score_threshold,
+            )
+            for q in queries
+        ]  # fmt: skip
+        shown = _shown(with_payload)
+        return answer(reader, steps, columns=shown, with_vectors=with_vectors, explain=explain)
+
+    def hybrid(
+        self,
+        vector: Any = None,
+        *,
+        text: Any = None,
+        sparse: Any = None,
+        fusion: str = "rrf",
+        limit: int = 10,
+        offset: int = 0,
+        candidates: int | None = None,
+        filter: Any = None,
+        using: str | None = None,
+        sparse_using: str | None = None,
+        text_columns: str | Sequence[str] | Mapping[str, float] | None = None,
+        weights: Sequence[float] | None = None,
+        alpha: float | None = None,
+        k: int | None = None,
+        params: SearchParams | Mapping[str, Any] | None = None,
+        columns: Sequence[str] | None = None,
+        with_vectors: bool | Sequence[str] = False,
+        score_threshold: float | None = None,
+        explain: bool = False,
+    ) -> ScoredPoints:
+        """Search by several of vector, text and sparse vector, and fuse the lists.
+
+        Args:
+            vector: A dense vector or an `Id`; None leaves it out.
+            text: Words or a `TextQuery`; None leaves it out.
+            sparse: A `SparseVector` or an `Id`; None leaves it out.
+            fusion: `rrf`, `qdrant_rrf`, `dbsf`, `rsf` or `product`.
+            limit: Points to return.
+            offset: Points to leave out first.
+            candidates: How long the list of each side is; None is 100, or `limit + offset` if that is more.
+            filter: As for `search`; applied before every side.
+            using: The dense vector's name.
+            sparse_using: The sparse vector's name; not needed where there is one.
+            text_columns: As `columns` of `text`.
+            weights: One a side, in the order vector, text, sparse; for `rrf`, `qdrant_rrf` and `rsf`.
+            alpha: Of `rsf` with two sides: the weight of the first, 0.7 unless given.
+            k: The constant of `rrf` (60) and `qdrant_rrf` (2).
+            params: As for `search`, for the vectors.
+            columns: Payload columns; None is all.
+            with_vectors: True, or names of vectors.
+            score_threshold: Leave out worse fused scores.
+            explain: Put the tree into `.plan`.
+
+        Returns:
+            As `search`; `score` is the fused one.
+
+        Raises:
+            InvalidInputError: No side was given, or an option does not go with the fusion.
+        """
+        reader = self._read()
+        window = limit + offset if isinstance(limit, int) and isinstance(offset, int) else 0
+        length = max(100, window) if candidates is None else candidates
+        if isinstance(length, int) and length < window:
+            raise InvalidInputError(f"candidates is {length}; it must be at least limit + offset, {window}")
+        asked: list[tuple[Any, dict[str, Any]]] = [
+            (vector, {"using": using, "params": params}),
+            (None if text is None else TextQuery.parse(text, columns=text_columns), {}),
+            (sparse, {} if sparse is None else {"using": _only_sparse(reader, sparse_using)}),
+        ]  # fmt: skip
+        sides = [
+            parse_step(q, reader, qdrant=False, limit=length, **given) for q, given in asked if q is not None
+        ]
+        if not sides:
+            raise InvalidInputError("hybrid takes a vector, text or a sparse vector; none was given")
+        step = parse_step(
+            {"fusion": fusion, "k": k, "weights": weights, "alpha": alpha}, reader, qdrant=False,
+            prefetch=sides, filter=filter, limit=limit, offset=offset, score_threshold=score_threshold,
+        )  # fmt: skip
+        return answer(reader, [step], columns=columns, with_vectors=with_vectors, explain=explain)
+
     # -- indexes and settings
 
     @property
@@ -860,31 +985,35 @@ class Collection:
         self._advance(table)
         return next(i for i in self.indexes if i.name == index)
 
-    def create_payload_index(self, key: str, kind: str | None = None) -> IndexInfo:
+    def create_payload_index(self, key: str, kind: str | None = None, **options: Any) -> IndexInfo:
         """Build an index over a payload column; it changes the speed of filters, never their answers.
 
         Args:
             key: A payload key that has a column of its own.
-            kind: `btree`, `bitmap` or `label_list`; None chooses by the column's type.
+            kind: `keyword`, `integer`, `float`, `bool`, `datetime`, `uuid` or `text`, or Lance's `btree`,
+                `bitmap`, `label_list`, `ngram`, `inverted`; None chooses by the column's type.
+            options: Of kind `text`: `language`, `stem`, `remove_stop_words`, `lower_case`, `ascii_folding`,
+                `with_position`, `base_tokenizer` … as Lance names them.
+
+        Raises:
+            InvalidInputError: The column's type does not go with the kind.
         """
         reader = self._writable()
         if key not in reader.schema.payload:
-            raise UnknownNameError(
-                f"{reader.where} has no payload column {key!r}",
-                hint=did_you_mean(key, reader.schema.payload, what="payload columns"),
-            )
-        column = reader.schema.payload[key]
-        is_list = pa.types.is_list(column.type) or pa.types.is_large_list(column.type)
-        if kind is None:
-            kind = "label_list" if is_list else "bitmap" if pa.types.is_boolean(column.type) else "btree"
-        if kind not in ("btree", "bitmap", "label_list"):
-            raise UnknownNameError(
-                f"payload index kind {kind!r} is not known",
-                hint=did_you_mean(kind, ["btree", "bitmap", "label_list"], what="payload index kinds"),
-            )
-        table = reader.table.create_scalar_index(key, kind, name=f"{key}_idx")
-        self._advance(table)
-        return next(i for i in self.indexes if i.name == f"{key}_idx")
+            hint = did_you_mean(key, reader.schema.payload, what="payload columns")
+            if key in reader.extra_keys:
+                hint = "its values are objects, or of several types; filters on it work without an index"
+            raise UnknownNameError(f"{reader.where} has no payload column {key!r}", hint=hint)
+        index = payload_index(reader.schema.payload[key], kind, options)
+        self._build(index)
+        return next(i for i in self.indexes if i.name == index.name)
+
+    def _build(self, index: PayloadIndex) -> None:
+        remember = json.dumps(index.to_json(), separators=(",", ":"))
+        table = self._reader.table.set_config({f"{CONFIG}index.{index.name}": remember})
+        self._advance(
+            table.create_scalar_index(index.column, index.lance, name=index.name, options=index.options)
+        )
 
     def drop_index(self, name: str) -> None:
         """Remove an index by name; searches are exact again."""
@@ -911,6 +1040,8 @@ class Collection:
         names = [i.name for i in self._reader.table.indexes if _holds(self._reader, i.column)]
         if names:
             self._advance(self._reader.table.optimize_indexes(names))
+        for lost in _lost_indexes(self._reader):
+            self._build(lost)
         reader = self._reader
         if reader.rows >= max(1, reader.indexing_threshold):
             have = {i.column for i in reader.table.indexes}
@@ -1057,6 +1188,31 @@ class _Host:
 
 def _part(progress: Callable[[float], None], at: int, of: int) -> Callable[[float], None]:
     return lambda share: progress((at + share) / of)
+
+
+def _lost_indexes(reader: Reader) -> list[PayloadIndex]:
+    names = [
+        k.removeprefix(f"{CONFIG}index.") for k in reader.table.config if k.startswith(f"{CONFIG}index.")
+    ]
+    there = {i.name for i in reader.table.indexes}
+    return lost_indexes({n: reader.index_params(n) for n in names}, there, reader.schema.payload)
+
+
+def _only_sparse(reader: Reader, using: str | None) -> str:
+    names = list(reader.schema.sparse)
+    if using is None and len(names) == 1:
+        return names[0]
+    if using is None or using not in names:
+        raise UnknownNameError(
+            f"{reader.where} has {len(names)} sparse vectors, and "
+            + ("none was named" if using is None else f"none is {using!r}"),
+            hint=did_you_mean(using or "", names, what="sparse vectors"),
+        )
+    return using
+
+
+def _shown(with_payload: bool | Sequence[str] | None) -> Sequence[str] | None:  # noqa: FBT001
+    return None if with_payload is None or with_payload is True else with_payload or []
 
 
 def _examples(items: Any) -> list[Any]:

@@ -9,7 +9,7 @@ index at all for ranges over many, so only booleans get one unasked.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Container, Mapping
 from dataclasses import dataclass, field
 from typing import Any, Final
 
@@ -41,6 +41,8 @@ TEXT_OPTIONS: Final = ("language", "base_tokenizer", "custom_stop_words", *_FLAG
 class PayloadIndex:
     """What to build for a payload index."""
 
+    column: str
+    """The payload key, which is the column's name."""
     kind: str
     """The kind as it was asked for, or Lance's name where nobody asked."""
     lance: str
@@ -48,6 +50,10 @@ class PayloadIndex:
     name: str
     """The index's name; a key can have one index of each sort."""
     options: Mapping[str, Any] = field(default_factory=dict)
+
+    def to_json(self) -> dict[str, Any]:
+        """Return what the collection remembers of it."""
+        return {"kind": self.kind, "lance": self.lance, **self.options}
 
 
 def payload_index(column: PayloadColumn, kind: str | None, options: Mapping[str, Any]) -> PayloadIndex:
@@ -82,9 +88,37 @@ def payload_index(column: PayloadColumn, kind: str | None, options: Mapping[str,
         raise InvalidInputError(
             f"payload key {column.name!r} holds {column.type}; an index {asked!r} takes {_KINDS[asked].says}"
         )
-    suffix = {TEXT: ".text_idx", "ngram": ".ngram_idx"}.get(lance, "_idx")
     checked = text_options(options) if lance == TEXT else _none(options, asked)
-    return PayloadIndex(kind=asked, lance=lance, name=f"{column.name}{suffix}", options=checked)
+    name = column.name + _SUFFIXES.get(lance, "_idx")
+    return PayloadIndex(column=column.name, kind=asked, lance=lance, name=name, options=checked)
+
+
+_SUFFIXES: Final = {TEXT: ".text_idx", "ngram": ".ngram_idx"}
+"""No key with a column has a dot, so these names meet no other key's."""
+
+
+def lost_indexes(
+    remembered: Mapping[str, Mapping[str, Any]], there: Container[str], payload: Mapping[str, PayloadColumn]
+) -> list[PayloadIndex]:
+    """Return payload indexes that were made and are gone: Lance drops them when a column widens.
+
+    Args:
+        remembered: Index name to `PayloadIndex.to_json`, or to what other indexes remember.
+        there: Names of the indexes that are there.
+        payload: The payload columns.
+    """
+    out = []
+    for name, stored in remembered.items():
+        suffix = _SUFFIXES.get(stored.get("lance", ""), "_idx")
+        column = payload.get(name.removesuffix(suffix))
+        if name in there or "lance" not in stored or column is None:
+            continue
+        options = {k: v for k, v in stored.items() if k not in ("kind", "lance")}
+        try:
+            out.append(payload_index(column, stored["kind"], options))
+        except InvalidInputError:
+            continue  # the column has become one that the kind does not take
+    return out
 
 
 def text_options(options: Mapping[str, Any]) -> dict[str, Any]:
@@ -205,4 +239,13 @@ _KINDS: Final[Mapping[str, _Kind]] = {
     "ngram": _Kind("ngram", _text, "text"),
 }
 
-__all__ = ["LANGUAGES", "TEXT", "TEXT_DEFAULTS", "PayloadIndex", "payload_index", "text_options"]
+__all__ = [
+    "LANGUAGES",
+    "TEXT",
+    "TEXT_DEFAULTS",
+    "TEXT_OPTIONS",
+    "PayloadIndex",
+    "lost_indexes",
+    "payload_index",
+    "text_options",
+]
