@@ -5,9 +5,12 @@ import io
 import itertools
 import json
 import math
+import subprocess
+import sys
 import uuid
 from datetime import UTC, datetime
 from decimal import Decimal
+from pathlib import Path
 
 import numpy as np
 import pyarrow as pa
@@ -397,6 +400,37 @@ def test_progress_counts_points(books, tmp_path):
     vd.load(str(tmp_path / "x.jsonl"), next(fresh), progress=seen.append)
 
     assert seen == [3, 3]
+
+
+MEMORY = """
+import resource, sys
+import vecdataset as vd
+def peak():
+    return int(open("/proc/self/status").read().split("VmHWM:")[1].split()[0]) * 1024
+vd.load(sys.argv[2], "memory://warm-up")
+before = peak()
+print(len(vd.load(sys.argv[1], sys.argv[3])), peak() - before)
+"""
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(not Path("/proc/self/status").exists(), reason="reads the peak from /proc")
+def test_a_large_file_is_read_in_bounded_memory(tmp_path):
+    rng = np.random.default_rng(0)
+    schema = pa.schema({"id": pa.uint64(), "vector": pa.list_(pa.float32(), 512)})
+    with pq.ParquetWriter(tmp_path / "large.parquet", schema, compression="none") as writer:
+        for start in range(0, 300_000, 20_000):
+            flat = pa.array(rng.random(20_000 * 512, np.float32))
+            vectors = pa.FixedSizeListArray.from_arrays(flat, 512)
+            ids = pa.array(np.arange(start, start + 20_000), pa.uint64())
+            writer.write_table(pa.table([ids, vectors], schema=schema))
+    pq.write_table(pa.table([ids, vectors], schema=schema).slice(0, 10), tmp_path / "small.parquet")
+    files = [str(tmp_path / name) for name in ("large.parquet", "small.parquet", "made")]
+
+    done = subprocess.run([sys.executable, "-c", MEMORY, *files], capture_output=True, text=True, check=True)
+    count, grown = map(int, done.stdout.split())
+    assert count == 300_000
+    assert grown < 0.9 * (tmp_path / "large.parquet").stat().st_size
 
 
 # ----------------------------------------------------------------------- what is written

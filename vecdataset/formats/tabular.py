@@ -46,14 +46,17 @@ class Parquet:
         seekable = source.seekable()
         file = seekable.__enter__()
         try:
-            parquet = pq.ParquetFile(file, page_checksum_verification=True)
+            parquet = pq.ParquetFile(file, pre_buffer=False, page_checksum_verification=True)
             schema = parquet.schema_arrow
         except (pa.ArrowException, OSError, EOFError) as exc:
             raise _unreadable(source, "Parquet", exc) from None
 
         def batches() -> Iterator[pa.RecordBatch]:
             try:
-                yield from parquet.iter_batches(batch_size=batch_rows)
+                # One row group after the other, and nothing read ahead: pyarrow would keep all of the
+                # file in memory until its end (1.4 GB for a file of 1.2 GB, and 0.2 GB this way).
+                for group in range(parquet.num_row_groups):
+                    yield from parquet.iter_batches(batch_size=batch_rows, row_groups=[group])
             finally:
                 seekable.__exit__(None, None, None)
 
