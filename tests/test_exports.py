@@ -14,8 +14,8 @@ import vecdataset as vd
 FUNCTIONS = {"adopt", "create", "load", "normalize", "open"}
 VALUES = {
     "Collection", "Catalog", "CollectionInfo", "CollectionSchema", "Distance", "Filter", "Frame", "Id", "IndexInfo",
-    "Plan", "Point", "Recall", "ScoredPoints", "SearchParams", "SparseVector", "SparseVectorParams", "VectorParams",
-    "WriteResult",
+    "Plan", "Point", "Recall", "ScoredPoints", "SearchParams", "SparseVector", "SparseVectorParams", "TextQuery",
+    "VectorParams", "WriteResult",
 }  # fmt: skip
 ERRORS = {
     "AlreadyExistsError", "CollectionExistsError", "CollectionNotFoundError", "CommitConflictError", "CorruptionError",
@@ -28,7 +28,7 @@ COLLECTION = [
     "name", "url", "schema", "version", "info", "insert", "upsert", "delete", "set_payload",
     "overwrite_payload", "delete_payload", "clear_payload", "update_vectors", "delete_vectors",
     "get", "search", "query", "recommend", "discover", "context", "scroll", "iter_batches", "count",
-    "create_index", "create_payload_index", "drop_index", "indexes", "optimize", "recall",
+    "text", "hybrid", "create_index", "create_payload_index", "drop_index", "indexes", "optimize", "recall",
     "refresh", "at", "versions", "export", "to_arrow", "to_polars", "to_pandas", "to_lance", "scan",
 ]  # fmt: skip
 CATALOG = ["create", "open", "list", "drop", "undrop", "rename", "alias"]

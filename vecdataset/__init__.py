@@ -54,6 +54,7 @@ if TYPE_CHECKING:
     from vecdataset.query import Plan
     from vecdataset.schema import CollectionSchema, Distance, SparseVectorParams, VectorParams
     from vecdataset.sparse import SparseVector
+    from vecdataset.text import TextQuery
     from vecdataset.vectors import normalize
     from vecdataset.writer import WriteResult
 
@@ -95,6 +96,7 @@ _HOMES = {
     "StorageError": "errors",
     "StoragePermissionError": "errors",
     "StorageUnreachableError": "errors",
+    "TextQuery": "text",
     "UnknownNameError": "errors",
     "VecDatasetError": "errors",
     "VectorParams": "schema",
@@ -146,6 +148,7 @@ __all__ = [
     "StorageError",
     "StoragePermissionError",
     "StorageUnreachableError",
+    "TextQuery",
     "UnknownNameError",
     "VecDatasetError",
     "VectorParams",
