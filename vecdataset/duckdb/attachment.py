@@ -16,6 +16,7 @@ import pyarrow as pa
 
 from vecdataset.catalog import Catalog
 from vecdataset.collection import Collection
+from vecdataset.duckdb import facts, writes
 from vecdataset.duckdb.answers import HITS, REF, Answers, payload_schema
 from vecdataset.duckdb.arguments import sql_errors
 from vecdataset.duckdb.macros import DISTANCES, collection_macros, generic_macros, literal, quoted
@@ -176,6 +177,8 @@ class Attachment:
         self._functions: list[str] = []
         self._generation = itertools.count(1)
         self._answers = Answers(self.collection)
+        self._facts = facts.Facts(self.collection, self.names)
+        self._writes = writes.Writes(self.collection, source.catalog, self.refresh)
 
     def collection(self, name: str) -> Collection:
         """Return a collection that is shown.
@@ -191,6 +194,10 @@ class Attachment:
             )
         return shown.collection
 
+    def names(self) -> dict[str, str | None]:
+        """Return the collections, with the reason why one does not open."""
+        return dict.fromkeys(self._shown, None) | self._broken
+
     # -- making and removing
 
     def open(self) -> None:
@@ -203,9 +210,22 @@ class Attachment:
         self.function("search_by_id", answers.search_by_id, HITS, volatile=True)
         self.function("ranked", answers.ranked, HITS, volatile=True)
         self.function("refresh", self._refresh_from_sql, "VARCHAR", volatile=True)
+        asked = self._facts
+        self.function("count", asked.count, "BIGINT", volatile=True)
+        self.function("matches", asked.matches, "BOOLEAN", volatile=False)
+        self.function("explain", asked.explain, "VARCHAR", volatile=True)
+        for listing in facts.COLUMNS:
+            self.function(listing, getattr(asked, listing), facts.duckdb_type(listing), volatile=True)
+        written = self._writes
+        self.function("stage", written.stage, "BIGINT", volatile=True)
+        self.function("write", written.write, writes.WRITTEN, volatile=True)
+        self.function("delete", written.delete, "BIGINT", volatile=True)
+        self.function("optimize", written.optimize, "BIGINT", volatile=True)
+        for name in ("create", "create_index", "create_payload_index"):
+            self.function(name, getattr(written, name), "VARCHAR", volatile=True)
         self._run(f"CREATE MACRO refresh() AS {self.token}_refresh(1)")
-        for sql in DISTANCES:
-            self._run(sql)
+        for sql in (*facts.MACROS, *writes.MACROS, *DISTANCES):
+            self._run(sql.replace("{prefix}", f"{self.token}_"))
         self.refresh()
 
     def close(self) -> None:
@@ -220,10 +240,12 @@ class Attachment:
                 cursor.remove_function(name)
             cursor.close()
             self._shown.clear()
+            self._writes.staging.clear()
 
     def forget(self) -> None:
         """Let go of the connection, at the end of the process."""
         cursor, self._cursor = self._cursor, None
+        self._writes.staging.clear()
         if cursor is not None:
             cursor.close()
 

@@ -76,8 +76,8 @@ VERBS: Final = (
 
 DISTANCES: Final = (
     (
-        "CREATE OR REPLACE MACRO cosine_distance(a, b) AS (SELECT CASE WHEN isnan(d) THEN 1.0::DOUBLE ELSE d END"
-        " FROM (SELECT list_cosine_distance(a::DOUBLE[], b::DOUBLE[]) AS d))"
+        "CREATE OR REPLACE MACRO cosine_distance(a, b) AS (SELECT CASE WHEN isnan(d) THEN 1.0::DOUBLE "
+        "ELSE d END FROM (SELECT list_cosine_distance(a::DOUBLE[], b::DOUBLE[]) AS d))"
     ),
     "CREATE OR REPLACE MACRO l2_distance(a, b) AS list_distance(a::DOUBLE[], b::DOUBLE[])",
     "CREATE OR REPLACE MACRO inner_product(a, b) AS list_inner_product(a::DOUBLE[], b::DOUBLE[])",

@@ -1,0 +1,207 @@
+"""What SQL can ask about collections: counts, versions, indexes, plans, and filters as predicates."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Mapping
+from typing import Any, Final
+
+import pyarrow as pa
+
+from vecdataset.collection import Collection
+from vecdataset.duckdb.arguments import (
+    filter_of,
+    frozen,
+    json_of,
+    limit_of,
+    params_of,
+    values,
+)
+from vecdataset.filters import Filter
+from vecdataset.ids import Id
+from vecdataset.sparse import SparseVector
+
+_TYPES: Final = {
+    "VARCHAR": pa.string(),
+    "BIGINT": pa.int64(),
+    "TIMESTAMP": pa.timestamp("us"),  # in UTC: with a zone, Python would need the package pytz to read it
+}
+COLUMNS: Final[Mapping[str, Mapping[str, str]]] = {
+    "collections": {
+        "name": "VARCHAR",
+        "points": "BIGINT",
+        "version": "BIGINT",
+        "id_type": "VARCHAR",
+        "vectors": "VARCHAR",
+        "url": "VARCHAR",
+        "error": "VARCHAR",
+    },
+    "versions": {
+        "version": "BIGINT",
+        "created_at": "TIMESTAMP",
+        "operation": "VARCHAR",
+        "rows": "BIGINT",
+        "size_bytes": "BIGINT",
+        "tag": "VARCHAR",
+    },
+    "indexes": {
+        "name": "VARCHAR",
+        "kind": "VARCHAR",
+        "on": "VARCHAR",
+        "rows": "BIGINT",
+        "unindexed_rows": "BIGINT",
+        "params": "VARCHAR",
+    },
+}
+"""The columns of each listing, with their DuckDB types."""
+
+
+def duckdb_type(listing: str) -> str:
+    """Return the DuckDB type of a listing: a list of structs."""
+    return "STRUCT(" + ", ".join(f'"{n}" {t}' for n, t in COLUMNS[listing].items()) + ")[]"
+
+
+def _arrow(listing: str, rows: list[list[dict[str, Any]]]) -> pa.Array:
+    fields = [(name, _TYPES[kind]) for name, kind in COLUMNS[listing].items()]
+    return pa.array(rows, pa.list_(pa.struct(fields)))
+
+
+class Facts:
+    """The functions behind the listings, `vec.count`, `vec.explain` and `vec.matches`."""
+
+    def __init__(
+        self,
+        collection: Callable[[str], Collection],
+        names: Callable[[], Mapping[str, str | None]],
+    ) -> None:
+        """Take what finds a collection, and what lists them with the reason why one does not open."""
+        self._collection = collection
+        self._names = names
+
+    def count(self, collection: pa.ChunkedArray, filter: pa.ChunkedArray) -> pa.Array:
+        """Return how many points match."""
+        known: dict[tuple[str, Any], int] = {}
+        out = []
+        for name, condition in zip(values(collection), map(frozen, values(filter)), strict=True):
+            if (name, condition) not in known:
+                text = condition if condition is None else str(condition)
+                known[name, condition] = self._collection(name).count(filter_of(text))
+            out.append(known[name, condition])
+        return pa.array(out, pa.int64())
+
+    def collections(self, once: pa.ChunkedArray) -> pa.Array:
+        """Return the collections."""
+        rows: list[dict[str, Any]] = []
+        for name, error in sorted(self._names().items()):
+            if error is not None:
+                rows.append({"name": name, "error": error})
+                continue
+            found = self._collection(name)
+            schema = found.schema
+            rows.append({
+                "name": name,
+                "points": len(found),
+                "version": found.version,
+                "id_type": schema.id_type,
+                "vectors": json.dumps(
+                    {n or "vector": p.to_json() for n, p in schema.vectors.items()}
+                    | {n: {"sparse": True, "modifier": p.modifier} for n, p in schema.sparse.items()}
+                ),
+                "url": found.url,
+            })  # fmt: skip
+        return _arrow("collections", [rows] * len(once))
+
+    def versions(self, collection: pa.ChunkedArray) -> pa.Array:
+        """Return the versions, with the name of the snapshot where there is one."""
+        out = []
+        for name in values(collection):
+            found = self._collection(name)
+            tags = {v: t for t, v in found._read().table.tags().items()}  # noqa: SLF001 - one layer down
+            rows = found.versions().to_arrow().to_pylist()
+            out.append([
+                row | {"tag": tags.get(row["version"]), "created_at": row["created_at"].replace(tzinfo=None)}
+                for row in rows
+            ])  # fmt: skip
+        return _arrow("versions", out)
+
+    def indexes(self, collection: pa.ChunkedArray) -> pa.Array:
+        """Return the indexes."""
+        return _arrow(
+            "indexes",
+            [
+                [
+                    {
+                        "name": i.name,
+                        "kind": i.kind,
+                        "on": i.on,
+                        "rows": i.rows,
+                        "unindexed_rows": i.unindexed_rows,
+                        "params": json.dumps(dict(i.params)),
+                    }
+                    for i in self._collection(name).indexes
+                ]
+                for name in values(collection)
+            ],
+        )
+
+    def explain(
+        self,
+        collection: pa.ChunkedArray,
+        query: pa.ChunkedArray,
+        k: pa.ChunkedArray,
+        filter: pa.ChunkedArray,
+        using: pa.ChunkedArray,
+        params: pa.ChunkedArray,
+        exact: pa.ChunkedArray,
+    ) -> pa.Array:
+        """Return how a search would run, by running it; a number or text is the id of a point."""
+        out = []
+        columns = map(values, (collection, query, k, filter, using, params, exact))
+        for name, vector, limit, condition, vector_name, options, exactly in zip(*columns, strict=True):
+            asked: Any = vector
+            if isinstance(vector, dict):
+                asked = SparseVector.parse(vector)
+            elif not isinstance(vector, list):
+                asked = Id(vector)
+            found = self._collection(name).search(
+                asked,
+                limit=limit_of(limit),
+                filter=filter_of(condition),
+                using=vector_name,
+                params=params_of(options),
+                exact=bool(exactly),
+                columns=[],
+                explain=True,
+            )
+            out.append(str(found.plan) if not isinstance(found.plan, dict) else json.dumps(found.plan))
+        return pa.array(out, pa.string())
+
+    @staticmethod
+    def matches(filter: pa.ChunkedArray, payload: pa.ChunkedArray) -> pa.Array:
+        """Return whether payloads, as JSON text or structs, pass a filter; NULL where one is NULL."""
+        known: dict[Any, Filter] = {}
+        out: list[bool | None] = []
+        for condition, given in zip(map(frozen, values(filter)), values(payload), strict=True):
+            if condition is None or given is None:
+                out.append(None)
+                continue
+            if condition not in known:
+                known[condition] = Filter.parse(filter_of(str(condition)))
+            point = json_of(given, what="payload")
+            out.append(known[condition].matches({"id": point.get("id"), "payload": point}))
+        return pa.array(out, pa.bool_())
+
+
+MACROS: Final = (
+    "CREATE MACRO count(collection, filter := NULL) AS {prefix}count(collection, filter)",
+    "CREATE MACRO matches(filter, payload) AS {prefix}matches(filter, payload)",
+    "CREATE MACRO collections() AS TABLE SELECT unnest({prefix}collections(1), max_depth := 2)",
+    "CREATE MACRO versions(collection) AS TABLE SELECT unnest({prefix}versions(collection), max_depth := 2)",
+    "CREATE MACRO indexes(collection) AS TABLE SELECT unnest({prefix}indexes(collection), max_depth := 2)",
+    (
+        'CREATE MACRO explain(collection, query, k := 10, filter := NULL, "using" := NULL, params := NULL, '
+        "exact := false) AS TABLE SELECT unnest(string_split("
+        '{prefix}explain(collection, query, k, filter, "using", params, exact), chr(10))) AS plan'
+    ),
+)
+"""`{prefix}` is what the names of an attachment's functions begin with."""
