@@ -256,6 +256,14 @@ def test_versions_are_listed(books):
     assert [r["version"] for r in rows("versions", "books")] == list(range(1, books.version + 1))
 
 
+def test_versions_are_listed_after_files_with_an_index_were_merged(books):
+    rows("index", "books", "--payload", "year")
+    rows("upsert", "books", stdin='{"id": 4, "vector": [1, 1], "year": 1900}')
+    rows("optimize", "books")
+
+    assert "rewrite" in [r["operation"] for r in rows("versions", "books")]
+
+
 # -------------------------------------------------------------------------------- search
 
 

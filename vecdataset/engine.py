@@ -196,6 +196,8 @@ class Table:
             found = self._ds.read_transaction(version)
         except (OSError, ValueError):
             return "unknown"
+        except TypeError:
+            return "rewrite"  # of an indexed dataset: pylance 14.0.2 cannot build its own RewrittenIndex
         return "unknown" if found is None else type(found.operation).__name__.lower()
 
     def tags(self) -> dict[str, int]:
