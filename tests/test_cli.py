@@ -257,8 +257,8 @@ def test_versions_are_listed(books):
 
 
 def test_versions_are_listed_after_files_with_an_index_were_merged(books):
-    rows("index", "books", "--payload", "year")
     rows("upsert", "books", stdin='{"id": 4, "vector": [1, 1], "year": 1900}')
+    rows("index", "books", "--payload", "year")
     rows("optimize", "books")
 
     assert "rewrite" in [r["operation"] for r in rows("versions", "books")]
