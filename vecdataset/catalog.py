@@ -47,12 +47,13 @@ class Catalog:
         self, root: Any, *, filesystem: Any = None, storage_options: Mapping[str, Any] | None = None
     ) -> None:
         """Look at a root; nothing is read or written yet."""
-        self._root = storage.resolve(root, filesystem=filesystem, storage_options=storage_options)
+        self.root = storage.resolve(root, filesystem=filesystem, storage_options=storage_options)
+        """Where the catalog is."""
 
     @property
     def url(self) -> str:
         """The root, without credentials."""
-        return self._root.url
+        return self.root.url
 
     def __repr__(self) -> str:
         return f"Catalog({self.url!r})"
@@ -78,7 +79,7 @@ class Catalog:
         schema = declare(vectors, sparse=sparse, id_type=id_type)
         for params in schema.vectors.values():
             check_declared(params)
-        location = self._location(name)
+        location = self.location(name)
         if name in self.aliases():
             raise CollectionExistsError(f"{name!r} is an alias in {self.url}", hint="choose another name")
         return create_at(
@@ -88,11 +89,11 @@ class Catalog:
     def open(self, name: str, *, max_staleness_s: float | None = None) -> Collection:
         """Open a collection by name or alias."""
         try:
-            return open_at(self._location(name), max_staleness_s=max_staleness_s)
+            return open_at(self.location(name), max_staleness_s=max_staleness_s)
         except CollectionNotFoundError as exc:
             target = self.aliases().get(name)
             if target is not None:
-                return open_at(self._location(target), max_staleness_s=max_staleness_s)
+                return open_at(self.location(target), max_staleness_s=max_staleness_s)
             if exc.hint and "undrop" in exc.hint:
                 raise
             raise CollectionNotFoundError(
@@ -109,12 +110,12 @@ class Catalog:
 
     def _states(self) -> dict[str, bool]:
         """Return whether each collection is dropped; folders that are no collections are left out."""
-        files = storage.files(self._root)
+        files = storage.files(self.root)
         names = [n for n in files.list_dirs() if not n.startswith(("_", "."))]
 
         def state(name: str) -> bool | None:
             try:
-                table = engine.open_table(self._root.child(name))
+                table = engine.open_table(self.root.child(name))
                 return Reader(table, name=name).dropped_at is not None
             except (NotFoundError, InvalidInputError):
                 return None
@@ -131,7 +132,7 @@ class Catalog:
         A mark in the collection says so, and a tag keeps its last version: no file is moved or
         removed. `purge` deletes the files, for good.
         """
-        location = self._location(name)
+        location = self.location(name)
         if purge:
             engine.open_table(location)
             engine.drop_table(location)
@@ -153,7 +154,7 @@ class Catalog:
         Raises:
             CollectionExistsError: It was not dropped, or another was created in its place.
         """
-        location = self._location(name)
+        location = self.location(name)
         table = engine.open_table(location)
         if Reader(table, name=name).dropped_at is None:
             older = [t for t in table.tags() if t.startswith("dropped-")]
@@ -170,8 +171,8 @@ class Catalog:
 
         Open handles on the old name stop working, and aliases follow.
         """
-        source = self._location(name)
-        target = self._location(new_name)
+        source = self.location(name)
+        target = self.location(new_name)
         open_at(source)
         if new_name in self._states() or new_name in self.aliases():
             raise CollectionExistsError(f"{new_name!r} exists already in {self.url}")
@@ -186,19 +187,19 @@ class Catalog:
     def aliases(self) -> dict[str, str]:
         """Return alias names with the collections they stand for."""
         try:
-            table = engine.open_table(self._root.child(_STATE))
+            table = engine.open_table(self.root.child(_STATE))
         except NotFoundError:
             return {}
         return {k.removeprefix(_ALIAS): v for k, v in table.config.items() if k.startswith(_ALIAS)}
 
     def alias(self, alias: str, name: str) -> None:
         """Let `alias` stand for the collection `name`, atomically; it may have stood for another."""
-        self._location(alias)
+        self.location(alias)
         if alias in self._states():
             raise CollectionExistsError(
                 f"{alias!r} is a collection in {self.url}", hint="choose another alias"
             )
-        open_at(self._location(name))
+        open_at(self.location(name))
         self._set_aliases({alias: name})
 
     def unalias(self, alias: str) -> None:
@@ -210,7 +211,7 @@ class Catalog:
         self._set_aliases({alias: None})
 
     def _set_aliases(self, values: Mapping[str, str | None]) -> None:
-        location = self._root.child(_STATE)
+        location = self.root.child(_STATE)
         try:
             table = engine.open_table(location)
         except NotFoundError:
@@ -220,7 +221,8 @@ class Catalog:
                 table = engine.open_table(location)
         table.set_config({_ALIAS + k: v for k, v in values.items()})
 
-    def _location(self, name: str) -> Location:
+    def location(self, name: str) -> Location:
+        """Return where the collection `name` stands, or would stand."""
         if (
             not isinstance(name, str)
             or not name
@@ -231,7 +233,7 @@ class Catalog:
                 f"{name!r} cannot name a collection",
                 hint="use letters, digits, '-', '_' and '.', not beginning with '_' or '.'",
             )
-        return self._root.child(name)
+        return self.root.child(name)
 
 
 __all__ = ["Catalog"]

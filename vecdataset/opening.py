@@ -10,9 +10,16 @@ from typing import Any
 from vecdataset import engine, storage
 from vecdataset.adoption import adopt_table
 from vecdataset.collection import Collection, refuse_dropped
-from vecdataset.errors import CollectionExistsError, CollectionNotFoundError, InvalidInputError, StorageError
+from vecdataset.errors import (
+    CollectionExistsError,
+    CollectionNotFoundError,
+    CorruptionError,
+    InvalidInputError,
+    StorageError,
+)
 from vecdataset.indexes import check_declared
 from vecdataset.reader import CONFIG, Reader
+from vecdataset.repair import newest_is_damaged
 from vecdataset.schema import CollectionSchema, SparseVectorParams, VectorParams, declare
 from vecdataset.storage import Location
 
@@ -143,10 +150,21 @@ def open_at(location: Location, *, max_staleness_s: float | None = None) -> Coll
     except (StorageError, InvalidInputError) as exc:
         if location.kind == "local" and Path(location.uri).is_file():
             raise _not_found(location) from exc
-        raise
+        version = newest_is_damaged(location) if _speaks_of_content(exc) else None
+        if version is None:
+            raise
+        raise CorruptionError(
+            f"the newest version, {version}, of {location.url} cannot be read: {exc.message}",
+            hint=f"`vecdataset repair {location.url}` says what would be lost; with --yes it goes back",
+        ) from exc
     collection = Collection(table, name=location.name, max_staleness_s=max_staleness_s)
     refuse_dropped(collection._reader)  # noqa: SLF001
     return collection
+
+
+def _speaks_of_content(error: Exception) -> bool:
+    """Return whether bytes were read and made no sense, rather than not read at all."""
+    return isinstance(error, CorruptionError | InvalidInputError)
 
 
 def _not_found(location: Location) -> Exception:

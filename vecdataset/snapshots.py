@@ -120,24 +120,22 @@ class Snapshot:
         """
         try:
             body = json.loads(text)
-            version = body["manifest_version"]
-            if int(version) > MANIFEST_VERSION:
-                raise NotSupportedError(
-                    f"{where} has manifest version {version}; this vecdataset reads up to {MANIFEST_VERSION}",
-                    hint="pip install --upgrade vecdataset",
-                )
-            seal = body.pop("seal")
-            if seal != _digest(body):
-                raise CorruptionError(f"{where} does not hold its seal: it was changed after it was written")
-            del body["manifest_version"]
-            files = tuple(SealedFile(**f) for f in body.pop("files"))
-            snapshot = cls(files=files, **body)
+            version, seal = int(body["manifest_version"]), body["seal"]
+            sealed = {k: v for k, v in body.items() if k != "seal"}
+            files = tuple(SealedFile(**f) for f in body["files"])
+            fields = {k: v for k, v in sealed.items() if k not in ("manifest_version", "files")}
+            snapshot = None if version > MANIFEST_VERSION else cls(files=files, **fields)
             for f in files:
                 _check_file(f)
-        except (CorruptionError, NotSupportedError):
-            raise
         except (ValueError, KeyError, TypeError, AttributeError) as exc:
             raise CorruptionError(f"{where} is not a snapshot's manifest: {exc}") from exc
+        if seal != _digest(sealed):
+            raise CorruptionError(f"{where} does not hold its seal: it was changed after it was written")
+        if snapshot is None:
+            raise NotSupportedError(
+                f"{where} has manifest version {version}; this vecdataset reads up to {MANIFEST_VERSION}",
+                hint="pip install --upgrade vecdataset",
+            )
         if snapshot.name != name:
             raise CorruptionError(f"{where} is the manifest of snapshot {snapshot.name!r}")
         if snapshot.root != _root(files) or len({f.path for f in files}) != len(files):
@@ -530,6 +528,8 @@ class Snapshots:
 
     def _target(self, into: Any, options: Mapping[str, Any] | None) -> Location:
         own = self._host.reader().table.location
+        if isinstance(into, Location):
+            return into
         if isinstance(into, str) and not set(into) & set("/\\:"):
             return own.sibling(_checked_name(into, what="collection"))
         return storage.resolve(into, storage_options=options)
