@@ -37,7 +37,7 @@ from vecdataset.schema import (
     CollectionSchema,
     vector_column,
 )
-from vecdataset.scroll import CURSOR, cursor, decode_cursor, id_page, ordered_page
+from vecdataset.scroll import CURSOR, cursor, decode_cursor, id_page, is_cursor, ordered_page
 from vecdataset.snapshots import Snapshots
 from vecdataset.sparse import SparseVector
 from vecdataset.steps import Discover, Nearest, Recommend, check_strategy, pairs_of, parse_step
@@ -415,10 +415,10 @@ class Collection:
             ids = ids["id"]
         if isinstance(ids, pa.ChunkedArray):
             ids = ids.combine_chunks()
+        if isinstance(ids, set | frozenset | range | Iterator):
+            ids = list(ids)
         if isinstance(ids, int | str) or not hasattr(ids, "__len__"):
             ids = [ids]
-        if isinstance(ids, set | frozenset | range):
-            ids = list(ids)
         if len(ids) == 0:
             return pa.nulls(0, reader.schema.id_arrow_type)
         return fit_ids(ids, reader.schema.id_type, where=reader.where)[0]
@@ -477,7 +477,8 @@ class Collection:
         start: Any = None
         inclusive = False
         skip = 0
-        if isinstance(offset, str) and offset.startswith(CURSOR):
+        names_ids = reader.schema.id_type == "string"
+        if isinstance(offset, str) and (is_cursor(offset) if names_ids else offset.startswith(CURSOR)):
             version, start, skip = decode_cursor(offset)
             reader = (
                 reader

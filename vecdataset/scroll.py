@@ -23,6 +23,17 @@ def cursor(reader: Reader, last: int | str | None, skip: int) -> str:
     return CURSOR + base64.urlsafe_b64encode(text.encode()).decode().rstrip("=")
 
 
+def is_cursor(text: str) -> bool:
+    """Return whether text is a cursor, and not an id that begins as one."""
+    if not text.startswith(CURSOR):
+        return False
+    try:
+        decode_cursor(text)
+    except InvalidInputError:
+        return False
+    return True
+
+
 def decode_cursor(text: str) -> tuple[int, Any, int]:
     """Return version, last stored id, and rows to leave out, of a cursor."""
     body = text.removeprefix(CURSOR)

@@ -227,8 +227,13 @@ def delete_points(reader: Reader, ids: pa.Array | None, filter: Any) -> tuple[Wr
     if not len(ids):
         return WriteResult(version=table.version), table
     if len(ids) <= _BY_LITERALS:
-        deleted, after = table.delete(next(reader.id_literals(ids)))
+        sql = next(reader.id_literals(ids))
+        if not table.count(sql):
+            return WriteResult(version=table.version), table
+        deleted, after = table.delete(sql)
     else:
+        if not pc.any(pc.is_in(table.read(["id"])["id"], value_set=ids)).as_py():
+            return WriteResult(version=table.version), table
         deleted, after = table.delete_ids(ids)
     return WriteResult(version=after.version, deleted=deleted), after.tidy()
 
