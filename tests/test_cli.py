@@ -61,7 +61,7 @@ def test_every_command_has_an_example_in_its_help_and_a_line_in_the_documents(na
     assert re.search(rf"^\$ .*vecdataset {name}\b", text, re.MULTILINE)
 
 
-@pytest.mark.parametrize("name", set(COMMANDS) - {"demo"})
+@pytest.mark.parametrize("name", sorted(set(COMMANDS) - {"demo"}))
 def test_every_command_takes_json(name):
     assert "--json" in run(name, "--help").output
 
