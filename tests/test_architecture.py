@@ -27,6 +27,7 @@ LAYERS = [
     "postings",
     "indexes",
     "reader",
+    "keys",
     "scroll",
     "writer",
     "query",

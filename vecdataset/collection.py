@@ -40,7 +40,15 @@ from vecdataset.schema import (
 from vecdataset.scroll import CURSOR, cursor, decode_cursor, id_page, is_cursor, ordered_page
 from vecdataset.snapshots import Snapshots
 from vecdataset.sparse import SparseVector
-from vecdataset.steps import Discover, Nearest, Recommend, check_strategy, pairs_of, parse_step
+from vecdataset.steps import (
+    Discover,
+    Nearest,
+    Recommend,
+    check_strategy,
+    examples_of,
+    pairs_of,
+    parse_step,
+)
 from vecdataset.text import TextQuery
 from vecdataset.writer import Patch, WriteResult, delete_points, patch_points, update_vectors, write_points
 
@@ -768,7 +776,7 @@ class Collection:
         Points given by id are left out of the answer.
         """
         rank = Recommend(
-            positive=_examples(positive), negative=_examples(negative), strategy=check_strategy(strategy)
+            positive=examples_of(positive), negative=examples_of(negative), strategy=check_strategy(strategy)
         )
         return self.query(rank, **options)
 
@@ -1214,14 +1222,6 @@ def _only_sparse(reader: Reader, using: str | None) -> str:
 
 def _shown(with_payload: bool | Sequence[str] | None) -> Sequence[str] | None:  # noqa: FBT001
     return None if with_payload is None or with_payload is True else with_payload or []
-
-
-def _examples(items: Any) -> list[Any]:
-    """Return examples as a list; one id or one vector is a list of one."""
-    if isinstance(items, Id | int | str) or (isinstance(items, np.ndarray) and items.ndim == 1):
-        return [items]
-    items = list(items)
-    return [items] if items and all(isinstance(v, float) for v in items) else items
 
 
 def _one_of(ids: Any, filter: Any, verb: str) -> None:

@@ -7,16 +7,21 @@ prefetches found), and how many. `pipeline.py` runs it.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+import uuid
+from collections.abc import Callable, Collection, Mapping, Sequence
+from dataclasses import dataclass, field, fields, replace
 from typing import Any, Final, Literal, cast
+
+import numpy as np
 
 from vecdataset.errors import InvalidInputError, UnknownNameError, did_you_mean
 from vecdataset.filters import Filter
 from vecdataset.fusion import FUSIONS
+from vecdataset.ids import Id
 from vecdataset.indexes import SearchParams
 from vecdataset.query import MAX_LIMIT
 from vecdataset.reader import Reader
+from vecdataset.sparse import SparseVector
 from vecdataset.text import TextQuery
 
 Strategy = Literal["average_vector", "best_score", "sum_scores"]
@@ -24,6 +29,7 @@ STRATEGIES: Final = ("average_vector", "best_score", "sum_scores")
 _STEP_KEYS: Final = frozenset(
     {"query", "using", "filter", "limit", "offset", "params", "score_threshold", "prefetch", "lookup_from"}
 )
+_SPARSE_KEYS: Final = frozenset({"indices", "values"})
 
 
 # ---------------------------------------------------------------------------- nodes
@@ -138,14 +144,12 @@ def parse_step(
         lookup: Where examples given by id are looked up.
         options: `using`, `filter`, `limit`, `offset`, `params`, `score_threshold`.
     """
-    using = options.get("using")
-    limit = options.get("limit")
-    limit = 10 if limit is None else limit
-    offset = options.get("offset") or 0
-    for name, value, least in (("limit", limit, 1), ("offset", offset, 0)):
-        if isinstance(value, bool) or not isinstance(value, int) or not least <= value <= MAX_LIMIT:
-            raise InvalidInputError(f"{name} is {value!r}; it must be {least} to {MAX_LIMIT:,}")
-    children = prefetch or ()
+    limit, offset, threshold = (options.get(k) for k in ("limit", "offset", "score_threshold"))
+    limit = 10 if limit is None else _count(limit, "limit", least=1)
+    offset = 0 if offset is None else _count(offset, "offset", least=0)
+    if limit + offset > MAX_LIMIT:
+        raise InvalidInputError(f"limit + offset is {limit + offset:,}; at most {MAX_LIMIT:,} go")
+    children = () if prefetch is None else prefetch
     if isinstance(children, Mapping | Step):
         children = [children]
     steps = tuple(
@@ -161,12 +165,12 @@ def parse_step(
         raise InvalidInputError("several prefetches need a query that ranks or fuses them")
     return Step(
         rank=rank,
-        using=using,
+        using=options.get("using"),
         filter=reader.parse(options.get("filter")),
         limit=limit,
         offset=offset,
         params=SearchParams.parse(options.get("params")),
-        score_threshold=options.get("score_threshold"),
+        score_threshold=None if threshold is None else _number(threshold, "score_threshold"),
         prefetch=steps,
         lookup=lookup,
     )
@@ -175,12 +179,7 @@ def parse_step(
 def _prefetch(spec: Any, reader: Reader, *, qdrant: bool, lookup: Reader | None) -> Step:
     if not isinstance(spec, Mapping):
         raise InvalidInputError(f"a prefetch is of type {type(spec).__name__}; it must be a dict")
-    unknown = set(spec) - _STEP_KEYS
-    if unknown:
-        name = min(unknown)
-        raise UnknownNameError(
-            f"prefetch key {name!r} is not known", hint=did_you_mean(name, _STEP_KEYS, what="keys")
-        )
+    _only(spec, _STEP_KEYS, "a prefetch")
     if spec.get("lookup_from") is not None:
         raise InvalidInputError("lookup_from goes with the query, not with a prefetch")
     options = {k: v for k, v in spec.items() if k not in ("query", "prefetch", "lookup_from")}
@@ -194,60 +193,152 @@ def _ranker(spec: Any, *, qdrant: bool) -> Ranker | None:
         return spec
     if isinstance(spec, TextQuery):
         return Text(query=spec)
-    if not isinstance(spec, Mapping):
+    if not isinstance(spec, Mapping) or spec.keys() == _SPARSE_KEYS:
         return Nearest(vector=spec)
-    if "nearest" in spec:
-        mmr = spec.get("mmr")
-        if mmr is None:
-            return Nearest(vector=spec["nearest"])
-        diversity = mmr.get("diversity")
-        return Nearest(
-            vector=spec["nearest"],
-            diversity=0.5 if diversity is None else diversity,
-            candidates=mmr.get("candidates_limit"),
+    kind = next((k for k in _READERS if k in spec), None)
+    if kind is None:
+        name = min(map(str, spec), default="")
+        raise UnknownNameError(
+            f"a query has the keys {sorted(map(str, spec))}; one of them must say its kind",
+            hint=did_you_mean(name, _READERS, what="kinds"),
         )
-    if "recommend" in spec:
-        body = spec["recommend"]
-        strategy = body.get("strategy") or "average_vector"
-        return Recommend(
-            positive=body.get("positive") or (),
-            negative=body.get("negative") or (),
-            strategy=check_strategy(strategy),
-        )
-    if "discover" in spec:
-        body = spec["discover"]
-        return Discover(target=body["target"], pairs=pairs_of(body.get("context") or ()))
-    if "context" in spec:
-        return Discover(pairs=pairs_of(spec["context"]))
-    if "order_by" in spec:
-        body = spec["order_by"]
-        body = {"key": body} if isinstance(body, str) else body
-        direction = body.get("direction") or "asc"
-        if direction not in ("asc", "desc"):
-            raise InvalidInputError(f"order_by direction is {direction!r}; it must be 'asc' or 'desc'")
-        return OrderBy(key=body["key"], ascending=direction == "asc", start_from=body.get("start_from"))
-    if "fusion" in spec:
-        name = str(spec["fusion"]).lower()
-        if qdrant and name == "rrf":
-            name = "qdrant_rrf"
-        if name not in FUSIONS:
-            raise UnknownNameError(
-                f"fusion {name!r} is not known", hint=did_you_mean(name, FUSIONS, what="fusions")
-            )
-        return Fusion(name=name, k=spec.get("k"), weights=spec.get("weights"), alpha=spec.get("alpha"))
-    if "rrf" in spec:
-        body = spec["rrf"]
-        return Fusion(name="qdrant_rrf", k=body.get("k"), weights=body.get("weights"))
-    if "formula" in spec:
-        return Formula(expression=spec["formula"], defaults=spec.get("defaults") or {})
-    if "sample" in spec:
-        return Sample(seed=spec.get("seed"))
-    if "text" in spec:
-        return Text(query=TextQuery.parse(spec["text"], **{k: v for k, v in spec.items() if k != "text"}))
-    raise UnknownNameError(
-        f"query {sorted(spec)!r} is not known",
-        hint="nearest, recommend, discover, context, order_by, fusion, rrf, formula, sample and text are",
+    known, read = _READERS[kind]
+    _only(spec, {kind, *known}, f"query {kind!r}")
+    found = read(spec)
+    if qdrant and isinstance(found, Fusion) and found.name == "rrf":
+        return replace(found, name="qdrant_rrf")
+    return found
+
+
+def _nearest(spec: Mapping[str, Any]) -> Nearest:
+    mmr = spec.get("mmr")
+    if mmr is None:
+        return Nearest(vector=spec["nearest"])
+    mmr = _dict(mmr, "mmr", {"diversity", "candidates_limit"})
+    diversity, candidates = mmr.get("diversity"), mmr.get("candidates_limit")
+    diversity = 0.5 if diversity is None else _number(diversity, "diversity")
+    if not 0.0 <= diversity <= 1.0:
+        raise InvalidInputError(f"diversity is {diversity!r}; it must be 0 to 1")
+    if candidates is not None:
+        candidates = _count(candidates, "candidates_limit", least=1)
+    return Nearest(vector=spec["nearest"], diversity=diversity, candidates=candidates)
+
+
+def _recommend(spec: Mapping[str, Any]) -> Recommend:
+    body = _dict(spec["recommend"], "recommend", {"positive", "negative", "strategy"})
+    strategy = body.get("strategy")
+    return Recommend(
+        positive=examples_of(body.get("positive")),
+        negative=examples_of(body.get("negative")),
+        strategy=check_strategy("average_vector" if strategy is None else strategy),
     )
+
+
+def _discover(spec: Mapping[str, Any]) -> Discover:
+    body = _dict(spec["discover"], "discover", {"target", "context"})
+    if body.get("target") is None:
+        raise InvalidInputError("discover has no target", hint="without one, the query is 'context'")
+    return Discover(target=body["target"], pairs=pairs_of(body.get("context")))
+
+
+def _context(spec: Mapping[str, Any]) -> Discover:
+    return Discover(pairs=pairs_of(spec["context"]))
+
+
+def _order_by(spec: Mapping[str, Any]) -> OrderBy:
+    body = spec["order_by"]
+    body = {"key": body} if isinstance(body, str) else body
+    body = _dict(body, "order_by", {"key", "direction", "start_from"})
+    key, direction = body.get("key"), body.get("direction") or "asc"
+    if not isinstance(key, str):
+        raise InvalidInputError(f"order_by key is {key!r}; it must be a payload key")
+    if direction not in ("asc", "desc"):
+        raise InvalidInputError(f"order_by direction is {direction!r}; it must be 'asc' or 'desc'")
+    return OrderBy(key=key, ascending=direction == "asc", start_from=body.get("start_from"))
+
+
+def _fusion(spec: Mapping[str, Any]) -> Fusion:
+    name = str(spec["fusion"]).lower()
+    if name not in FUSIONS:
+        raise UnknownNameError(
+            f"fusion {name!r} is not known", hint=did_you_mean(name, FUSIONS, what="fusions")
+        )
+    return Fusion(name=name, k=spec.get("k"), weights=spec.get("weights"), alpha=spec.get("alpha"))
+
+
+def _rrf(spec: Mapping[str, Any]) -> Fusion:
+    body = _dict(spec["rrf"], "rrf", {"k", "weights"})
+    return Fusion(name="qdrant_rrf", k=body.get("k"), weights=body.get("weights"))
+
+
+def _formula(spec: Mapping[str, Any]) -> Formula:
+    return Formula(expression=spec["formula"], defaults=_dict(spec.get("defaults") or {}, "defaults", None))
+
+
+def _sample(spec: Mapping[str, Any]) -> Sample:
+    if spec["sample"] != "random":
+        raise InvalidInputError(f"sample is {spec['sample']!r}; it must be 'random'")
+    return Sample(seed=spec.get("seed"))
+
+
+def _text(spec: Mapping[str, Any]) -> Text:
+    return Text(query=TextQuery.parse(spec["text"], **{k: v for k, v in spec.items() if k != "text"}))
+
+
+_READERS: Final[Mapping[str, tuple[tuple[str, ...], Callable[[Mapping[str, Any]], Ranker]]]] = {
+    "nearest": (("mmr",), _nearest),
+    "recommend": ((), _recommend),
+    "discover": ((), _discover),
+    "context": ((), _context),
+    "order_by": ((), _order_by),
+    "fusion": (("k", "weights", "alpha"), _fusion),
+    "rrf": ((), _rrf),
+    "formula": (("defaults",), _formula),
+    "sample": (("seed",), _sample),
+    "text": (tuple(f.name for f in fields(TextQuery)), _text),
+}
+"""Kind of query to the keys that may stand beside it, and what reads it."""
+
+
+def _only(given: Mapping[str, Any], known: Collection[str], where: str) -> None:
+    for name, value in given.items():
+        if name not in known and value is not None:
+            raise UnknownNameError(
+                f"{where} has the key {name!r}, which is not known",
+                hint=did_you_mean(str(name), known, what="keys"),
+            )
+
+
+def _dict(value: Any, where: str, known: Collection[str] | None) -> Mapping[str, Any]:
+    if not isinstance(value, Mapping):
+        raise InvalidInputError(f"{where} is {value!r}; it must be a dict")
+    if known is not None:
+        _only(value, known, where)
+    return value
+
+
+def _number(value: Any, what: str) -> float:
+    if isinstance(value, bool) or not isinstance(value, int | float | np.number):
+        raise InvalidInputError(f"{what} is {value!r}; it must be a number")
+    return float(value)
+
+
+def _count(value: Any, what: str, *, least: int) -> int:
+    if isinstance(value, bool) or not isinstance(value, int | np.integer) or not least <= value <= MAX_LIMIT:
+        raise InvalidInputError(f"{what} is {value!r}; it must be an integer from {least} to {MAX_LIMIT:,}")
+    return int(value)
+
+
+def examples_of(items: Any) -> list[Any]:
+    """Return examples as a list; one id or one vector is a list of one."""
+    if items is None:
+        return []
+    one = isinstance(items, Id | int | str | uuid.UUID | SparseVector | Mapping)
+    if one or (isinstance(items, np.ndarray) and items.ndim == 1 and items.dtype.kind == "f"):
+        return [items]
+    items = list(items)
+    numbers = all(isinstance(v, int | float) and not isinstance(v, bool) for v in items)
+    return [items] if numbers and any(isinstance(v, float) for v in items) else items
 
 
 def check_strategy(strategy: str) -> Strategy:
@@ -262,6 +353,8 @@ def check_strategy(strategy: str) -> Strategy:
 
 def pairs_of(context: Any) -> list[tuple[Any, Any]]:
     """Return context pairs from `(positive, negative)` tuples or Qdrant's dicts."""
+    if context is None:
+        return []
     if isinstance(context, Mapping):
         context = [context]
     out = []
@@ -272,7 +365,7 @@ def pairs_of(context: Any) -> list[tuple[Any, Any]]:
                     f"a context pair has {sorted(pair)}; it must have positive and negative"
                 )
             out.append((pair["positive"], pair["negative"]))
-        elif isinstance(pair, Sequence) and len(pair) == 2:
+        elif isinstance(pair, Sequence | np.ndarray) and not isinstance(pair, str) and len(pair) == 2:
             out.append((pair[0], pair[1]))
         else:
             raise InvalidInputError(f"a context pair is {pair!r}; it must be (positive, negative)")
