@@ -8,78 +8,199 @@ from __future__ import annotations
 
 import time
 import uuid
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
-from typing import Any
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import asdict, dataclass, replace
+from typing import Any, Final
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
 from vecdataset import scoring
-from vecdataset.errors import InvalidInputError
+from vecdataset.errors import InvalidInputError, InvalidVectorError, NotSupportedError
 from vecdataset.filters import Filter
+from vecdataset.filters.values import parse_instant
+from vecdataset.formula import evaluate
 from vecdataset.frames import ScoredPoints
 from vecdataset.fusion import fuse
 from vecdataset.ids import Id
+from vecdataset.keys import Key
 from vecdataset.reader import Reader, Selection
 from vecdataset.schema import Distance
-from vecdataset.scroll import id_page, order_column
+from vecdataset.scroll import id_page
 from vecdataset.spaces import Space, best_rows, lookup, space
-from vecdataset.steps import Discover, Formula, Fusion, Nearest, OrderBy, Recommend, Sample, Step, Text
+from vecdataset.steps import (
+    Discover,
+    Formula,
+    Fusion,
+    Nearest,
+    OrderBy,
+    Ranker,
+    Recommend,
+    Sample,
+    Step,
+    Text,
+)
 from vecdataset.text import text_plan, text_rows
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, kw_only=True)
+class StepPlan:
+    """How one step of a query ran, and the steps below it; `print(plan)` shows the tree."""
+
+    kind: str
+    """`nearest`, `recommend best_score`, `fusion rrf` …"""
+    how: str
+    """The index that was asked, or why every row was compared."""
+    filter: str
+    """How the filter ran: `none`, `sql`, `sql+rows` where some rows were decided one by one, or
+    `prefetch` where the rows that the steps below found were ranked again."""
+    candidates: int | None
+    """Rows that were compared; None where an index chose them."""
+    returned: int
+    """Rows that the step gave."""
+    elapsed_ms: float
+    """Wall time, the steps below included."""
+    children: tuple[StepPlan, ...] = ()
+    """The steps whose rows this one ranked."""
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return the tree as plain values."""
+        return asdict(self)
+
+    def __str__(self) -> str:
+        looked = "" if self.candidates is None else f"{self.candidates:,} candidates, "
+        line = f"{self.kind}: {self.how}; filter {self.filter}; {looked}{self.returned:,} returned"
+        below = [f"  {text}" for child in self.children for text in str(child).splitlines()]
+        return "\n".join([f"{line}, {self.elapsed_ms:.1f} ms", *below])
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Ranked:
-    """The answer of a step: row ids with scores, best first."""
+    """Row ids with scores, best first, and how they were found."""
 
     rows: np.ndarray
     scores: np.ndarray
     larger_is_better: bool = True
+    how: str = ""
+    """For the plan: what found them."""
+    candidates: int | None = None
+    plan: StepPlan | None = None
+    """Set by `run`."""
+
+
+NO_ROWS: Final = np.zeros(0, np.uint64)
 
 
 # -------------------------------------------------------------------------- running
 
 
 def run(reader: Reader, step: Step, *, inherited: Filter | None = None) -> Ranked:
-    """Return the rows of a step with scores: at most `offset + limit`, best first.
+    """Answer one step: at most `limit` rows after `offset`, best first, with the plan.
 
     A step's filter holds for its prefetches too, as in Qdrant.
     """
+    started = time.perf_counter()
     filter = _both(inherited, step.filter)
-    wanted = step.offset + step.limit
     lists = [run(reader, child, inherited=filter) for child in step.prefetch]
     if isinstance(step.rank, Fusion):
-        ranked = _fused(step.rank, lists)
-    elif step.rank is None:
-        ranked = lists[0] if lists else _by_id(reader, reader.select(filter), wanted)
+        ranked, how = _fused(step.rank, lists), "prefetch"
+    elif step.rank is None and lists:
+        ranked, how = replace(lists[0], how="the order of the prefetch", candidates=None), "prefetch"
     else:
         selection = reader.select(filter)
         if lists:
             found = np.unique(np.concatenate([r.rows for r in lists]))
             selection = Selection(None, found, "prefetch")
-        ranked = _rank(reader, step, selection, lists, wanted)
-    return _cut(ranked, step.score_threshold, wanted)
+        ranked, how = _rank(reader, step, selection, lists), selection.how
+    ranked = _cut(ranked, step)
+    plan = StepPlan(
+        kind=_kind(step.rank),
+        how=ranked.how,
+        filter=how,
+        candidates=ranked.candidates,
+        returned=len(ranked.rows),
+        elapsed_ms=(time.perf_counter() - started) * 1e3,
+        children=tuple(child.plan for child in lists if child.plan is not None),
+    )
+    return replace(ranked, plan=plan)
+
+
+def run_all(reader: Reader, steps: Sequence[Step]) -> list[Ranked]:
+    """Answer several steps; nearest searches that differ in the vector alone share one call."""
+    out: dict[int, Ranked] = {}
+    together: dict[Any, list[int]] = {}
+    for at, step in enumerate(steps):
+        if isinstance(step.rank, Nearest) and step.rank.diversity is None and not step.prefetch:
+            key = (step.using, step.filter, step.params, id(step.lookup))
+            together.setdefault(key, []).append(at)
+        else:
+            out[at] = run(reader, step)
+    for places in together.values():
+        out.update(zip(places, _run_nearest(reader, [steps[at] for at in places]), strict=True))
+    return [out[at] for at in range(len(steps))]
+
+
+def _run_nearest(reader: Reader, steps: Sequence[Step]) -> list[Ranked]:
+    started = time.perf_counter()
+    first = steps[0]
+    selection = reader.select(first.filter)
+    own = space(reader, first.using)
+    examples = _Examples(reader, own, first.lookup)
+    vectors = examples.add([step.rank.vector for step in steps if isinstance(step.rank, Nearest)])
+    # An example given by id is no hit of its own: one more is asked for.
+    limit = max(step.offset + step.limit for step in steps) + int(any(r is not None for r in examples.rows))
+    found = own.nearest(vectors, selection, limit=limit, params=first.params)
+    elapsed_ms = (time.perf_counter() - started) * 1e3
+    shared = "" if len(steps) == 1 else f", one call for {len(steps)} queries"
+    out = []
+    for step, (rows, scores), own_row in zip(steps, found.hits, examples.rows, strict=True):
+        keep = slice(None) if own_row is None else rows != own_row
+        ranked = Ranked(rows=rows[keep], scores=scores[keep], larger_is_better=own.higher_is_better)
+        ranked = _cut(ranked, step)
+        plan = StepPlan(
+            kind="nearest",
+            how=found.how + shared,
+            filter=selection.how,
+            candidates=found.compared,
+            returned=len(ranked.rows),
+            elapsed_ms=elapsed_ms,
+        )
+        out.append(replace(ranked, plan=plan))
+    return out
+
+
+def _kind(rank: Ranker | None) -> str:
+    """Return what a step does, for plans."""
+    if isinstance(rank, Nearest):
+        return "nearest" if rank.diversity is None else f"nearest, diversity {rank.diversity:g}"
+    if isinstance(rank, Recommend):
+        return f"recommend {rank.strategy}"
+    if isinstance(rank, Discover):
+        return "context" if rank.target is None else "discover"
+    if isinstance(rank, OrderBy):
+        return f"order_by {rank.key} {'asc' if rank.ascending else 'desc'}"
+    if isinstance(rank, Fusion):
+        return f"fusion {rank.name}"
+    return "id" if rank is None else type(rank).__name__.lower()
 
 
 def _both(a: Filter | None, b: Filter | None) -> Filter | None:
     return b if a is None else a if b is None else a & b
 
 
-def _cut(ranked: Ranked, threshold: float | None, limit: int) -> Ranked:
-    rows, scores = ranked.rows, ranked.scores
-    if threshold is not None:
-        keep = scores >= threshold if ranked.larger_is_better else scores <= threshold
-        rows, scores = rows[keep], scores[keep]
-    return Ranked(rows[:limit], scores[:limit], ranked.larger_is_better)
+def _cut(ranked: Ranked, step: Step) -> Ranked:
+    # In Qdrant, orders that are no scores know no threshold.
+    scored = not isinstance(step.rank, OrderBy | Sample) and (step.rank is not None or step.prefetch)
+    if step.score_threshold is not None and scored:
+        ranked = _above(ranked, step.score_threshold)
+    window = slice(step.offset, step.offset + step.limit)
+    return replace(ranked, rows=ranked.rows[window], scores=ranked.scores[window])
 
 
-def _by_id(reader: Reader, selection: Selection, limit: int) -> Ranked:
-    if reader.schema.id_type is None:
-        return Ranked(np.zeros(0, np.uint64), np.zeros(0))
-    rows = id_page(reader, selection, limit=limit)[0]
-    return Ranked(rows, np.zeros(len(rows)))
+def _above(ranked: Ranked, threshold: float) -> Ranked:
+    keep = ranked.scores >= threshold if ranked.larger_is_better else ranked.scores <= threshold
+    return replace(ranked, rows=ranked.rows[keep], scores=ranked.scores[keep])
 
 
 def _fused(fusion: Fusion, lists: Sequence[Ranked]) -> Ranked:
@@ -94,24 +215,26 @@ def _fused(fusion: Fusion, lists: Sequence[Ranked]) -> Ranked:
                 scores = 1.0 / (1.0 + scores)
         rankings.append((ranked.rows, scores))
     rows, scores = fuse(rankings, fusion.name, k=fusion.k, weights=fusion.weights, alpha=fusion.alpha)
-    return Ranked(rows, scores)
+    return Ranked(rows=rows, scores=scores, how=f"{len(lists)} lists as one", candidates=len(rows))
 
 
-def _rank(reader: Reader, step: Step, selection: Selection, lists: Sequence[Ranked], limit: int) -> Ranked:
-    rank = step.rank
+def _rank(reader: Reader, step: Step, selection: Selection, lists: Sequence[Ranked]) -> Ranked:
+    rank, limit = step.rank, step.offset + step.limit
+    if rank is None:
+        return _by_id(reader, selection, limit)
     if isinstance(rank, OrderBy):
         return _ordered(reader, rank, selection, limit)
     if isinstance(rank, Sample):
-        rows = reader.table.row_ids(selection.sql) if selection.rows is None else selection.rows
-        return _sampled(rows, rank, limit)
+        return _sampled(reader, rank, selection, limit)
     if isinstance(rank, Text):
-        return Ranked(*text_rows(reader, rank.query, selection, limit=limit))
+        rows, scores = text_rows(reader, rank.query, selection, limit=limit)
+        ways = [f"{', '.join(p['columns'])} through {p['through']}" for p in text_plan(reader, rank.query)]
+        return Ranked(rows=rows, scores=scores, how="; ".join(dict.fromkeys(ways)))
     if isinstance(rank, Formula):
-        from vecdataset.formula import evaluate
-
         rows, scores = evaluate(reader, rank.expression, rank.defaults, [(r.rows, r.scores) for r in lists])
         order = np.lexsort((rows, -scores))[:limit]
-        return Ranked(rows[order], scores[order])
+        how = f"over {len(lists)} prefetch" + ("es" if len(lists) > 1 else "")
+        return Ranked(rows=rows[order], scores=scores[order], how=how, candidates=len(rows))
     own = space(reader, step.using)
     examples = _Examples(reader, own, step.lookup)
     if isinstance(rank, Nearest):
@@ -122,9 +245,18 @@ def _rank(reader: Reader, step: Step, selection: Selection, lists: Sequence[Rank
     return _discover(rank, own, examples, selection, limit)
 
 
-def _sampled(rows: np.ndarray, rank: Sample, limit: int) -> Ranked:
+def _by_id(reader: Reader, selection: Selection, limit: int) -> Ranked:
+    rows = NO_ROWS if reader.schema.id_type is None else id_page(reader, selection, limit=limit)[0]
+    return Ranked(rows=rows, scores=np.ones(len(rows)), how="the order of ids")
+
+
+def _sampled(reader: Reader, rank: Sample, selection: Selection, limit: int) -> Ranked:
+    if selection.rows is not None:
+        rows = selection.rows
+    else:
+        rows = reader.table.row_ids(selection.sql) if reader.schema.id_type is not None else NO_ROWS
     chosen = np.random.default_rng(rank.seed).permutation(rows)[:limit]
-    return Ranked(chosen, np.zeros(len(chosen)))
+    return Ranked(rows=chosen, scores=np.ones(len(chosen)), how="drawn at random", candidates=len(rows))
 
 
 def _nearest(
@@ -135,11 +267,14 @@ def _nearest(
         return _by_example(step, own, example, examples, selection, limit)
     candidates = limit if rank.candidates is None else rank.candidates
     found = _by_example(step, own, example, examples, selection, candidates)
+    if step.score_threshold is not None:
+        found = _above(found, step.score_threshold)
     if not len(found.rows):
         return found
     relevance, between = own.between(found.rows, example)
     order = scoring.mmr(relevance, between, diversity=rank.diversity, limit=limit)
-    return Ranked(found.rows[order], found.scores[order], found.larger_is_better)
+    how = f"{len(found.rows):,} candidates by {found.how}"
+    return replace(found, rows=found.rows[order], scores=found.scores[order], how=how)
 
 
 def _by_example(
@@ -147,11 +282,18 @@ def _by_example(
 ) -> Ranked:
     # Examples given by id are no hits: as many more are asked for.
     exclude = examples.own_rows
-    rows, scores = own.nearest(example, selection, limit=limit + len(exclude), params=step.params)
+    found = own.nearest([example], selection, limit=limit + len(exclude), params=step.params)
+    ((rows, scores),) = found.hits
     if len(exclude):
         keep = ~np.isin(rows, exclude)
         rows, scores = rows[keep], scores[keep]
-    return Ranked(rows[:limit], scores[:limit], own.higher_is_better)
+    return Ranked(
+        rows=rows[:limit],
+        scores=scores[:limit],
+        larger_is_better=own.higher_is_better,
+        how=found.how,
+        candidates=found.compared,
+    )
 
 
 def _recommend(
@@ -161,62 +303,93 @@ def _recommend(
         raise InvalidInputError("recommend needs at least one example")
     positive, negative = examples.add(rank.positive), examples.add(rank.negative)
     if rank.strategy == "average_vector":
-        if not positive:
-            scoring.average_vector(np.zeros((0, 1)), np.zeros((0, 1)))
         return _by_example(step, own, own.average(positive, negative), examples, selection, limit)
     rule = scoring.best_score if rank.strategy == "best_score" else scoring.sum_scores
 
     def score(s: np.ndarray) -> np.ndarray:
         return rule(s[: len(positive)], s[len(positive) :])
 
-    stream = own.similarities([*positive, *negative], selection)
-    return Ranked(*best_rows(stream, score, limit=limit, exclude=examples.own_rows))
+    return _by_rule(own, [*positive, *negative], score, examples, selection, limit)
 
 
 def _discover(rank: Discover, own: Space, examples: _Examples, selection: Selection, limit: int) -> Ranked:
+    if rank.target is None and not rank.pairs:
+        raise InvalidInputError("context needs at least one pair")
     target = examples.add([] if rank.target is None else [rank.target])
     positive = examples.add([p for p, _ in rank.pairs])
     negative = examples.add([n for _, n in rank.pairs])
-    if rank.target is None and not rank.pairs:
-        raise InvalidInputError("context needs at least one pair")
     n, offset = len(positive), len(target)
 
     def score(s: np.ndarray) -> np.ndarray:
         plus, minus = s[offset : offset + n], s[offset + n :]
         return scoring.context(plus, minus) if not offset else scoring.discover(s[0], plus, minus)
 
-    stream = own.similarities([*target, *positive, *negative], selection)
-    return Ranked(*best_rows(stream, score, limit=limit, exclude=examples.own_rows))
+    return _by_rule(own, [*target, *positive, *negative], score, examples, selection, limit)
+
+
+def _by_rule(
+    own: Space,
+    vectors: Sequence[Any],
+    score: Callable[[np.ndarray], np.ndarray],
+    examples: _Examples,
+    selection: Selection,
+    limit: int,
+) -> Ranked:
+    stream = own.similarities(vectors, selection)
+    best = best_rows(stream, score, limit=limit, exclude=examples.own_rows)
+    return Ranked(
+        rows=best.rows, scores=best.scores, how="exact, every match is scored", candidates=best.scored
+    )
 
 
 class _Examples:
     """Vectors given as such or by point id, and the rows of the points, which are no answers."""
 
     def __init__(self, reader: Reader, own: Space, source: Reader | None) -> None:
-        self._reader = reader
-        self._source = source or reader
-        self._space = own
-        self._own: list[np.ndarray] = []
+        self._own = own
+        self._elsewhere = source is not None and source is not reader
+        self._source = reader if source is None else source
+        self._there = _matching(reader, own, source) if source is not None and self._elsewhere else own
+        self.rows: list[np.uint64 | None] = []
+        """The row id in this collection, where there is one, of each example."""
 
     @property
     def own_rows(self) -> np.ndarray:
         """Row ids, in this collection, of the examples given by id."""
-        return np.unique(np.concatenate([np.zeros(0, np.uint64), *self._own]))
+        return np.unique(np.array([r for r in self.rows if r is not None], np.uint64))
 
     def add(self, items: Sequence[Any]) -> list[Any]:
         """Return the examples as the space takes them."""
         ids = [_example_id(item) for item in items]
         asked = [i for i in ids if i is not None]
-        known: Iterator[Any] = iter(())
+        known: Iterator[tuple[Any, Any]] = iter(())
         if asked:
-            values, rows = lookup(self._source, self._space.name, asked)
-            if self._source is self._reader:
-                self._own.append(rows)
-            known = iter(self._space.stored(values))
-        return [
-            self._space.example(item) if point is None else next(known)
-            for item, point in zip(items, ids, strict=True)
-        ]
+            values, rows = lookup(self._source, self._there.name, asked)
+            known = zip(self._there.stored(values), rows, strict=True)
+        out = []
+        for item, point in zip(items, ids, strict=True):
+            vector, row = (self._own.example(item), None) if point is None else next(known)
+            out.append(vector)
+            self.rows.append(None if self._elsewhere else row)
+        return out
+
+
+def _matching(reader: Reader, own: Space, source: Reader) -> Space:
+    """Return the space of another collection in which examples of this one can be looked up."""
+    there = source.schema
+    alone = own.name not in there.vector_types and len(there.vectors) == 1
+    name = next(iter(there.vectors)) if alone else there.vector_name(own.name)
+    declared, found = reader.schema.vectors.get(own.name), there.vectors.get(name)
+    if (declared is None) != (found is None) or (
+        declared is not None
+        and found is not None
+        and (declared.size, declared.multivector) != (found.size, found.multivector)
+    ):
+        raise InvalidVectorError(
+            f"vector {name or 'vector'!r} of {source.where} is of another shape than "
+            f"{own.name or 'vector'!r} of {reader.where}; its points cannot be examples here"
+        )
+    return space(source, name)
 
 
 def _example_id(item: Any) -> Any:
@@ -228,25 +401,57 @@ def _example_id(item: Any) -> Any:
 
 
 def _ordered(reader: Reader, rank: OrderBy, selection: Selection, limit: int) -> Ranked:
-    column = order_column(reader, rank.key)
-    batches = list(reader.stream([column], selection, row_ids=True))
-    if not batches:
-        return Ranked(np.zeros(0, np.uint64), np.zeros(0), not rank.ascending)
-    table = pa.Table.from_batches(batches)
-    table = table.filter(table[column].is_valid())
+    """Order rows by a payload value; a row with several values stands once for each, as in Qdrant."""
+    key = Key(reader, rank.key)
+    parts = []
+    for batch in reader.stream(key.columns, selection, row_ids=True):
+        at, values = key.elements(batch)
+        parts.append((batch.column("_rowid").to_numpy()[at], values))
+    rows = np.concatenate([NO_ROWS, *(r for r, _ in parts)])
+    how = f"the order of {rank.key!r}"
+    if not len(rows):
+        return Ranked(rows=rows, scores=np.zeros(0), how=how, candidates=0)
+    table = _orderable(reader, key, rows, [values for _, values in parts])
     if rank.start_from is not None:
-        bound = pa.scalar(rank.start_from).cast(table[column].type)
-        compare = pc.greater_equal if rank.ascending else pc.less_equal
-        table = table.filter(compare(table[column], bound))
+        table = table.filter(_reached(table["value"], rank))
     direction = "ascending" if rank.ascending else "descending"
-    table = table.sort_by([(column, direction), ("_rowid", "ascending")]).slice(0, limit)
-    values = table[column]
-    scores = (
-        values.cast(pa.float64()).to_numpy()
-        if pa.types.is_integer(values.type) or pa.types.is_floating(values.type)
-        else np.zeros(len(values))
-    )
-    return Ranked(table["_rowid"].to_numpy(), scores, not rank.ascending)
+    found = table.sort_by([("value", direction), ("row", "ascending")])["row"].to_numpy()[:limit]
+    return Ranked(rows=found, scores=np.ones(len(found)), how=how, candidates=len(rows))
+
+
+def _orderable(
+    reader: Reader, key: Key, rows: np.ndarray, values: Sequence[pa.Array | list[Any]]
+) -> pa.Table:
+    """Return row ids and their values that are not null, as one Arrow column."""
+    try:
+        if key.plain:
+            one = pa.chunked_array(values, key.element_type)
+        else:
+            one = pa.chunked_array([pa.array([v for part in values for v in part])])
+    except (pa.ArrowInvalid, pa.ArrowTypeError):
+        one = None
+    if one is None or pa.types.is_nested(one.type):
+        raise NotSupportedError(
+            f"payload key {key.text!r} of {reader.where} holds objects, or values of several types; "
+            "it cannot order points"
+        )
+    table = pa.table({"row": pa.array(rows, pa.uint64()), "value": one})
+    return table.filter(table["value"].is_valid())
+
+
+def _reached(values: pa.ChunkedArray, rank: OrderBy) -> pa.ChunkedArray:
+    """Return which values are at `start_from` or behind it."""
+    start = rank.start_from
+    try:
+        if pa.types.is_temporal(values.type) and isinstance(start, str):
+            moment = parse_instant(start)
+            if moment is not None:
+                start = pa.scalar(moment.ns, pa.timestamp("ns", "UTC")).cast(values.type, safe=False)
+        return (pc.greater_equal if rank.ascending else pc.less_equal)(values, pa.scalar(start))
+    except (pa.ArrowInvalid, pa.ArrowTypeError, pa.ArrowNotImplementedError):
+        raise InvalidInputError(
+            f"order_by starts from {rank.start_from!r}; the values of {rank.key!r} are of type {values.type}"
+        ) from None
 
 
 # ------------------------------------------------------------------------- answering
@@ -268,34 +473,38 @@ def answer(
     """
     started = time.perf_counter()
     names, keys = reader.output(columns, with_vectors=with_vectors)
-    answers = []
-    for step in steps:
-        ranked = run(reader, step)
-        answers.append(
-            Ranked(ranked.rows[step.offset :], ranked.scores[step.offset :], ranked.larger_is_better)
-        )
-    index = np.repeat(np.arange(len(answers), dtype=np.int32), [len(a.rows) for a in answers])
-    rows = np.concatenate([a.rows for a in answers]) if answers else np.zeros(0, np.uint64)
-    scores = np.concatenate([a.scores for a in answers]) if answers else np.zeros(0)
-    distances = (
-        np.concatenate([_distance(reader, step, a) for step, a in zip(steps, answers, strict=True)])
-        if answers
-        else np.zeros(0)
-    )
+    ranked = run_all(reader, steps)
+    index = np.repeat(np.arange(len(ranked), dtype=np.int32), [len(r.rows) for r in ranked])
+    rows = np.concatenate([NO_ROWS, *(r.rows for r in ranked)])
+    scores = np.concatenate([np.zeros(0), *(r.scores for r in ranked)])
+    turned = [distances_of(reader, step, r) for step, r in zip(steps, ranked, strict=True)]
     taken = reader.take(rows, ["id", *names])
     table = taken.add_column(1, "score", pa.array(scores.astype(np.float32)))
-    table = table.add_column(2, "_distance", pa.array(distances.astype(np.float32)))
+    table = table.add_column(2, "_distance", pa.array(np.concatenate([np.zeros(0), *turned]), pa.float32()))
     table = reader.shape(table.add_column(0, "query_index", pa.array(index)), keys)
     plan = None
     if explain:
-        plan = {
-            "steps": [describe(reader, s) for s in steps],
-            "elapsed_ms": (time.perf_counter() - started) * 1e3,
-        }
+        plans = [r.plan for r in ranked if r.plan is not None]
+        plan = _explained(plans, elapsed_ms=(time.perf_counter() - started) * 1e3)
     return ScoredPoints(table, plan=plan, id_type=reader.schema.id_type, numbers=reader.numbers)
 
 
-def _distance(reader: Reader, step: Step, ranked: Ranked) -> np.ndarray:
+def _explained(plans: Sequence[StepPlan], *, elapsed_ms: float) -> StepPlan:
+    if len(plans) == 1:
+        return replace(plans[0], elapsed_ms=elapsed_ms)
+    return StepPlan(
+        kind="batch",
+        how=f"{len(plans)} queries",
+        filter="none",
+        candidates=None,
+        returned=sum(p.returned for p in plans),
+        elapsed_ms=elapsed_ms,
+        children=tuple(plans),
+    )
+
+
+def distances_of(reader: Reader, step: Step, ranked: Ranked) -> np.ndarray:
+    """Return the scores of a step turned so that smaller is better."""
     if step.using not in reader.schema.sparse and (
         isinstance(step.rank, Nearest)
         or (isinstance(step.rank, Recommend) and step.rank.strategy == "average_vector")
@@ -304,16 +513,3 @@ def _distance(reader: Reader, step: Step, ranked: Ranked) -> np.ndarray:
         if params.metric is Distance.COSINE and not params.multivector:
             return 1.0 - ranked.scores
     return -ranked.scores if ranked.larger_is_better else ranked.scores
-
-
-def describe(reader: Reader, step: Step) -> dict[str, Any]:
-    """Return a step and its prefetches as plain values, for plans."""
-    out: dict[str, Any] = {"rank": type(step.rank).__name__.lower() if step.rank is not None else "id"}
-    if isinstance(step.rank, Fusion):
-        out["fusion"] = step.rank.name
-    if isinstance(step.rank, Text):
-        out["text"] = text_plan(reader, step.rank.query)
-    out |= {"limit": step.limit, "filter": None if step.filter is None else repr(step.filter)}
-    if step.prefetch:
-        out["prefetch"] = [describe(reader, child) for child in step.prefetch]
-    return out

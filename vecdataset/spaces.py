@@ -6,7 +6,8 @@ are written once, over the inner similarity of `scoring.py`, and work on every s
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
 from typing import Any, Final, Protocol
 
 import numpy as np
@@ -28,6 +29,18 @@ Similarities = Iterator[tuple[np.ndarray, np.ndarray]]
 """Row ids `[n]` and inner similarities `[examples, n]`, batch by batch."""
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Nearby:
+    """The rows nearest to each of some examples, and how they were found."""
+
+    hits: list[tuple[np.ndarray, np.ndarray]]
+    """Row ids and scores an example, best first."""
+    how: str
+    """For plans."""
+    compared: int | None
+    """Vectors compared one by one, where that is known."""
+
+
 class Space(Protocol):
     """One vector of a collection, of whatever kind."""
 
@@ -44,9 +57,9 @@ class Space(Protocol):
         ...
 
     def nearest(
-        self, example: Any, selection: Selection, *, limit: int, params: SearchParams
-    ) -> tuple[np.ndarray, np.ndarray]:
-        """Return row ids and scores of the nearest rows, best first."""
+        self, examples: Sequence[Any], selection: Selection, *, limit: int, params: SearchParams
+    ) -> Nearby:
+        """Return the rows nearest to each example."""
         ...
 
     def similarities(self, examples: Sequence[Any], selection: Selection) -> Similarities:
@@ -135,15 +148,20 @@ class DenseSpace:
         return list(matrix)
 
     def nearest(
-        self, example: np.ndarray, selection: Selection, *, limit: int, params: SearchParams
-    ) -> tuple[np.ndarray, np.ndarray]:
-        """Search, through the index where one serves."""
-        query = Query(vectors=example.astype(np.float32)[None], using=self.name, limit=limit, params=params)
-        ((rows, distance),) = nearest_rows(self._reader, query, selection)[0]
+        self, examples: Sequence[np.ndarray], selection: Selection, *, limit: int, params: SearchParams
+    ) -> Nearby:
+        """Search, through the index where one serves; one call for all examples."""
+        query = Query(vectors=np.array(examples, np.float32), using=self.name, limit=limit, params=params)
+        found, plan = nearest_rows(self._reader, query, selection)
         metric = self._params.metric
-        if metric is Distance.COSINE:
-            return rows, 1.0 - distance
-        return rows, -distance if metric is Distance.DOT else distance
+        hits = []
+        for rows, distance in found:
+            if metric is Distance.COSINE:
+                hits.append((rows, 1.0 - distance))
+            else:
+                hits.append((rows, -distance if metric is Distance.DOT else distance))
+        how = f"index {plan.index} ({plan.kind})" if plan.index else f"exact, {plan.reason}"
+        return Nearby(hits=hits, how=how, compared=None if plan.index else plan.rows_scanned)
 
     def similarities(self, examples: Sequence[np.ndarray], selection: Selection) -> Similarities:
         """Stream the column; float32 arithmetic."""
@@ -217,15 +235,19 @@ class MultiSpace:
 
     def nearest(
         self,
-        example: np.ndarray,
+        examples: Sequence[np.ndarray],
         selection: Selection,
         *,
         limit: int,
         params: SearchParams,  # noqa: ARG002  nothing to tune: always exact
-    ) -> tuple[np.ndarray, np.ndarray]:
+    ) -> Nearby:
         """Score every selected row."""
-        rows, similarity = best_rows(self.similarities([example], selection), lambda s: s[0], limit=limit)
-        return rows, _score(self._params.metric, similarity)
+        hits, compared = [], 0
+        for example in examples:
+            best = best_rows(self.similarities([example], selection), lambda s: s[0], limit=limit)
+            hits.append((best.rows, _score(self._params.metric, best.scores)))
+            compared += best.scored
+        return Nearby(hits=hits, how="exact, a multivector", compared=compared)
 
     def similarities(self, examples: Sequence[np.ndarray], selection: Selection) -> Similarities:
         """Stream the column."""
@@ -305,16 +327,19 @@ class SparseSpace:
 
     def nearest(
         self,
-        example: SparseVector,
+        examples: Sequence[SparseVector],
         selection: Selection,
         *,
         limit: int,
         params: SearchParams,  # noqa: ARG002  nothing to tune: always exact
-    ) -> tuple[np.ndarray, np.ndarray]:
+    ) -> Nearby:
         """Add up the postings of the query's terms."""
-        return self._postings.top(
-            example, k=limit, weights=self._weights(example), allowed=self._allowed(selection)
-        )
+        allowed = self._allowed(selection)
+        hits = [
+            self._postings.top(example, k=limit, weights=self._weights(example), allowed=allowed)
+            for example in examples
+        ]
+        return Nearby(hits=hits, how="exact, the postings of its terms", compared=None)
 
     def similarities(self, examples: Sequence[SparseVector], selection: Selection) -> Similarities:
         """Go through the postings block by block."""
@@ -346,10 +371,24 @@ class SparseSpace:
         return SparseVector(terms, scoring.average_vector(matrix(positive), matrix(negative)))
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class BestRows:
+    """The best rows of a stream."""
+
+    rows: np.ndarray
+    scores: np.ndarray
+    scored: int
+    """How many rows were looked at."""
+
+
 def best_rows(
-    batches: Similarities, score: Any, *, limit: int, exclude: np.ndarray | None = None
-) -> tuple[np.ndarray, np.ndarray]:
-    """Return row ids and scores of the `limit` best rows of a stream, best first.
+    batches: Similarities,
+    score: Callable[[np.ndarray], np.ndarray],
+    *,
+    limit: int,
+    exclude: np.ndarray | None = None,
+) -> BestRows:
+    """Return the `limit` best rows of a stream, best first.
 
     Args:
         batches: Row ids and similarities `[examples, n]`.
@@ -357,9 +396,10 @@ def best_rows(
         limit: How many to keep.
         exclude: Row ids that are no hits.
     """
-    rows, scores = np.zeros(0, np.uint64), np.zeros(0)
+    rows, scores, scored = np.zeros(0, np.uint64), np.zeros(0), 0
     for batch_rows, similarity in batches:
         found = np.asarray(score(similarity), np.float64)
+        scored += len(found)
         at = np.arange(len(found))
         if exclude is not None and len(exclude):
             at = at[~np.isin(batch_rows, exclude)]
@@ -368,4 +408,4 @@ def best_rows(
         rows, scores = np.concatenate([rows, batch_rows[at]]), np.concatenate([scores, found[at]])
         order = np.lexsort((rows, -scores))[:limit]
         rows, scores = rows[order], scores[order]
-    return rows, scores
+    return BestRows(rows=rows, scores=scores, scored=scored)

@@ -32,8 +32,7 @@ from vecdataset.duckdb.arguments import (
 from vecdataset.errors import InvalidInputError, UnknownNameError, did_you_mean
 from vecdataset.ids import fit_ids
 from vecdataset.indexes import SearchParams
-from vecdataset.pipeline import _distance as distance_of
-from vecdataset.pipeline import run
+from vecdataset.pipeline import distances_of, run
 from vecdataset.query import Query, nearest_rows, query_vectors
 from vecdataset.reader import EVERYTHING, Reader
 from vecdataset.schema import EXTRA, Distance, VectorParams
@@ -332,8 +331,7 @@ def _scored(rows: np.ndarray, distance: np.ndarray, params: VectorParams) -> Hit
 
 def _ran(reader: Reader, step: Step) -> Hits:
     ranked = run(reader, step)
-    distance = distance_of(reader, step, ranked)
-    return tuple(part[step.offset :] for part in (ranked.rows, ranked.scores, distance))  # type: ignore[return-value]  # three stay three
+    return ranked.rows, ranked.scores, distances_of(reader, step, ranked)
 
 
 def _step(
