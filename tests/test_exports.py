@@ -14,8 +14,8 @@ import vecdataset as vd
 FUNCTIONS = {"adopt", "create", "load", "normalize", "open"}
 VALUES = {
     "Collection", "Catalog", "CollectionInfo", "CollectionSchema", "Distance", "Filter", "Frame", "Id", "IndexInfo",
-    "Plan", "Point", "Recall", "ScoredPoints", "SearchParams", "SparseVector", "SparseVectorParams", "TextQuery",
-    "VectorParams", "WriteResult",
+    "Plan", "Point", "Recall", "ScoredPoints", "SearchParams", "SparseVector", "SparseVectorParams", "StepPlan",
+    "TextQuery", "VectorParams", "WriteResult",
 }  # fmt: skip
 ERRORS = {
     "AlreadyExistsError", "CollectionExistsError", "CollectionNotFoundError", "CommitConflictError", "CorruptionError",

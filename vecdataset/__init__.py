@@ -50,6 +50,7 @@ if TYPE_CHECKING:
     from vecdataset.indexes import SearchParams
     from vecdataset.opening import adopt, create
     from vecdataset.opening import open_collection as open  # noqa: A004
+    from vecdataset.pipeline import StepPlan
     from vecdataset.points import Point
     from vecdataset.query import Plan
     from vecdataset.schema import CollectionSchema, Distance, SparseVectorParams, VectorParams
@@ -93,6 +94,7 @@ _HOMES = {
     "SnapshotNotFoundError": "errors",
     "SparseVector": "sparse",
     "SparseVectorParams": "schema",
+    "StepPlan": "pipeline",
     "StorageError": "errors",
     "StoragePermissionError": "errors",
     "StorageUnreachableError": "errors",
@@ -145,6 +147,7 @@ __all__ = [
     "SnapshotNotFoundError",
     "SparseVector",
     "SparseVectorParams",
+    "StepPlan",
     "StorageError",
     "StoragePermissionError",
     "StorageUnreachableError",
