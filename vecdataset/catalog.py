@@ -21,7 +21,7 @@ from vecdataset.errors import (
 )
 from vecdataset.indexes import check_declared
 from vecdataset.opening import create_at, open_at
-from vecdataset.reader import CONFIG, Reader
+from vecdataset.reader import CONFIG, DROPPED_TAG, Reader
 from vecdataset.schema import SparseVectorParams, VectorParams, declare
 from vecdataset.storage import Location
 
@@ -144,7 +144,7 @@ class Catalog:
             )
         table = engine.open_table(location)
         now = datetime.now(UTC)
-        tag = f"dropped-{now:%Y%m%d-%H%M%S}-{table.version}"
+        tag = f"{DROPPED_TAG}{now:%Y%m%d-%H%M%S}-{table.version}"
         table.set_tag(tag, table.version)
         table.set_config({_DROPPED: now.isoformat(timespec="seconds")})
 
@@ -157,7 +157,7 @@ class Catalog:
         location = self.location(name)
         table = engine.open_table(location)
         if Reader(table, name=name).dropped_at is None:
-            older = [t for t in table.tags() if t.startswith("dropped-")]
+            older = [t for t in table.tags() if t.startswith(DROPPED_TAG)]
             raise CollectionExistsError(
                 f"collection {name!r} in {self.url} is not dropped",
                 hint=f"the one dropped before it is open({location.url!r}).at({older[-1]!r})"

@@ -24,6 +24,8 @@ from vecdataset.schema import (
 )
 
 CONFIG: Final = "vecdataset."
+DROPPED_TAG: Final = "dropped-"
+"""Tags that keep the last version of a dropped collection; no snapshot is called so."""
 DIRTY_BATCH_ROWS: Final = 8_192
 
 
