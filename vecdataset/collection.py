@@ -32,7 +32,7 @@ from vecdataset.indexes.payload import PayloadIndex, lost_indexes, payload_index
 from vecdataset.pipeline import answer
 from vecdataset.points import Layout
 from vecdataset.query import LANCE_METRIC, Query, nearest_exact, query_vectors, search
-from vecdataset.reader import CONFIG, Reader, Selection
+from vecdataset.reader import CONFIG, DROPPED_TAG, Reader, Selection
 from vecdataset.schema import (
     CollectionSchema,
     vector_column,
@@ -250,7 +250,7 @@ class Collection:
             payload={c.name: str(c.type) for c in reader.schema.payload.values()}
             | dict.fromkeys(sorted(reader.extra_keys - set(reader.schema.payload)), "json"),
             indexes=indexes,
-            snapshots=sorted(t for t in table.tags() if not t.startswith("dropped-")),
+            snapshots=sorted(t for t in table.tags() if not t.startswith(DROPPED_TAG)),
             full_scan_threshold=reader.full_scan_threshold,
             indexing_threshold=reader.indexing_threshold,
             fragments=table.fragments,

@@ -45,7 +45,7 @@ from vecdataset.errors import (
     did_you_mean,
 )
 from vecdataset.frames import Frame
-from vecdataset.reader import Reader
+from vecdataset.reader import DROPPED_TAG, Reader
 from vecdataset.schema import FORMAT_VERSION, vector_column
 from vecdataset.storage import Files, Location
 from vecdataset.vectors import fit_vectors
@@ -289,7 +289,7 @@ class Snapshots:
             AlreadyExistsError: A snapshot of this name is there.
         """
         reader = self._host.writer()
-        tags = reader.table.tags()
+        tags = _tags(reader)
         chosen = _checked_name(name) if name is not None else _free_name(reader.name, tags)
         if chosen in tags:
             raise AlreadyExistsError(
@@ -342,7 +342,7 @@ class Snapshots:
         A tag without a manifest, as a crash leaves it, is listed as `unsealed`; a manifest that does not
         hold its seal as `damaged`.
         """
-        tags = self._host.reader().table.tags()
+        tags = _tags(self._host.reader())
         rows: list[dict[str, Any]] = []
         for name in sorted({*tags, *self._names()}):
             row = dict.fromkeys(_LISTED) | {"name": name, "version": tags.get(name), "state": "unsealed"}
@@ -439,7 +439,7 @@ class Snapshots:
             What was found; true when nothing is wrong.
         """
         if name is None:
-            tags = self._host.reader().table.tags()
+            tags = _tags(self._host.reader())
             names = sorted({*tags, *self._names()})
             return [self._verify(n, deep=deep, progress=None) for n in names]
         return self._verify(name, deep=deep, progress=progress)
@@ -601,8 +601,13 @@ _LISTED_SCHEMA: Final = pa.schema(
 _LISTED: Final = tuple(_LISTED_SCHEMA.names)
 
 
+def _tags(reader: Reader) -> dict[str, int]:
+    return {t: v for t, v in reader.table.tags().items() if not t.startswith(DROPPED_TAG)}
+
+
 def _checked_name(name: str, *, what: str = "snapshot") -> str:
-    if not isinstance(name, str) or not _NAME.fullmatch(name) or name.isdigit() or ".." in name:
+    hopeless = not isinstance(name, str) or not _NAME.fullmatch(name) or name.isdigit() or ".." in name
+    if hopeless or name.startswith(DROPPED_TAG):
         raise InvalidInputError(
             f"{name!r} cannot name a {what}",
             hint="use letters, digits, '.', '_' and '-', beginning with a letter or digit, not digits alone",
