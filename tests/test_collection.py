@@ -608,11 +608,11 @@ def test_a_batch_larger_than_the_merge_memory_of_lance_goes_in_beside_an_index_o
 
 
 def test_small_commits_do_not_leave_small_fragments(books):
-    for i in range(100):
+    for i in range(70):
         books.upsert([{"id": 100 + i, "vector": [i, i], "n": i}])
         assert books.info().fragments < 64
 
-    assert len(books) == 105
+    assert len(books) == 75
 
 
 @pytest.mark.slow
