@@ -36,7 +36,7 @@ def frame(rows=ROWS, seed=SEED):
         "flag": pa.array(some([True, False, None]), pa.bool_()),
         "day": pa.array([None if i % 7 == 0 else day + datetime.timedelta(i % 50) for i in range(rows)]),
         "moment": pa.array(
-            [None if i % 9 == 0 else datetime.datetime(2020, 1, 1) + datetime.timedelta(hours=i % 99) for i in range(rows)],
+            [None if i % 9 == 0 else datetime.datetime.fromisoformat("2020-01-01") + datetime.timedelta(hours=i % 99) for i in range(rows)],
             pa.timestamp("us"),
         ),
         "geo": pa.array(
