@@ -40,7 +40,10 @@ def report(benchmark, name, raw, ours, *, least=None, most=None):
     """Keep both times with the benchmark, and hold the ratio to its promise."""
     ratio = ours / raw
     benchmark.extra_info.update(raw_ms=raw * 1e3, ours_ms=ours * 1e3, time_ratio=ratio)
-    print(f"\n{name}: raw {raw * 1e3:.2f} ms, vecdataset {ours * 1e3:.2f} ms, time x{ratio:.2f}, speed x{1 / ratio:.2f}")
+    print(
+        f"\n{name}: raw {raw * 1e3:.2f} ms, vecdataset {ours * 1e3:.2f} ms, "
+        f"time x{ratio:.2f}, speed x{1 / ratio:.2f}"
+    )
     assert most is None or ratio <= most
     assert least is None or 1 / ratio >= least
 
@@ -80,7 +83,9 @@ def test_search(benchmark, indexed, queries):
 def test_batch_search(benchmark, indexed, queries):
     """64 questions in one call against 64 calls."""
     a, b = interleaved(
-        lambda: [indexed.search(q, columns=[]) for q in queries], lambda: indexed.search(queries, columns=[]), 7
+        lambda: [indexed.search(q, columns=[]) for q in queries],
+        lambda: indexed.search(queries, columns=[]),
+        7,
     )
     benchmark.pedantic(lambda: indexed.search(queries, columns=[]), rounds=5)
     report(benchmark, "batch of 64 against one by one", a, b, most=1.0)
@@ -105,7 +110,9 @@ def test_bulk_load(benchmark, tmp_path, table):
 def test_upsert(benchmark, tmp_path, table):
     """10,000 rows, all of them there, against raw merge_insert."""
     patch = points(np.arange(50_000, 60_000), seed=3)
-    schema = pa.schema([pa.field("id", pa.uint64(), nullable=False, metadata=PRIMARY_KEY), *list(table.schema)[1:]])
+    schema = pa.schema(
+        [pa.field("id", pa.uint64(), nullable=False, metadata=PRIMARY_KEY), *list(table.schema)[1:]]
+    )
     dataset = lance.write_dataset(table.cast(schema), str(tmp_path / "raw"), schema=schema)
     cast = patch.cast(schema)
     collection = vd.create(tmp_path / "ours", vectors=vd.VectorParams(SIZE))
@@ -147,8 +154,20 @@ def test_small_commits_do_not_rot(benchmark, tmp_path):
     last_upserts = [upsert(i) for i in range(391, 401)]
     last_searches = [ask() for _ in range(9)]
     benchmark.pedantic(lambda: collection.search(question, columns=[]), rounds=5)
-    report(benchmark, "upsert of one, 401st", statistics.median([*upserts, *first_upserts]), statistics.median(last_upserts), most=3)
-    report(benchmark, "search after 401 upserts", statistics.median(searches), statistics.median(last_searches), most=3)
+    report(
+        benchmark,
+        "upsert of one, 401st",
+        statistics.median([*upserts, *first_upserts]),
+        statistics.median(last_upserts),
+        most=3,
+    )
+    report(
+        benchmark,
+        "search after 401 upserts",
+        statistics.median(searches),
+        statistics.median(last_searches),
+        most=3,
+    )
 
 
 def started_in(code, rounds=9):

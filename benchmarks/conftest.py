@@ -12,13 +12,15 @@ def points(ids, seed):
     centres = np.random.default_rng(7).standard_normal((256, SIZE)).astype(np.float32)
     vectors = centres[rng.integers(0, 256, len(ids))]
     vectors += 0.4 * rng.standard_normal((len(ids), SIZE), dtype=np.float32)
-    return pa.table({
-        "id": pa.array(ids, pa.uint64()),
-        "vector": pa.FixedSizeListArray.from_arrays(pa.array(vectors.reshape(-1)), SIZE),
-        "price": rng.random(len(ids)),
-        "name": [f"item {i}" for i in ids],
-        "stock": rng.integers(0, 1000, len(ids)),
-    })
+    return pa.table(
+        {
+            "id": pa.array(ids, pa.uint64()),
+            "vector": pa.FixedSizeListArray.from_arrays(pa.array(vectors.reshape(-1)), SIZE),
+            "price": rng.random(len(ids)),
+            "name": [f"item {i}" for i in ids],
+            "stock": rng.integers(0, 1000, len(ids)),
+        }
+    )
 
 
 @pytest.fixture(scope="session")

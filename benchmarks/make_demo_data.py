@@ -54,7 +54,7 @@ def main(folder, target):
     for name, table in (("packages", packages.take(rows)), ("questions", questions)):
         path = target / f"{name}.parquet"
         pq.write_table(table.combine_chunks(), path, compression="zstd", compression_level=19)
-        print(f"{path}: {len(table):,} rows, {path.stat().st_size:,} bytes")  # noqa: T201
+        print(f"{path}: {len(table):,} rows, {path.stat().st_size:,} bytes")
 
 
 if __name__ == "__main__":

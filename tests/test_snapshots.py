@@ -155,6 +155,27 @@ def test_a_copy_does_not_write_over_something_else(books, tmp_path):
     assert [p.name for p in (tmp_path / "other").iterdir()] == ["thesis.txt"]
 
 
+def test_a_disk_without_room_is_said_before_anything_is_written(books, tmp_path, monkeypatch):
+    usage = shutil.disk_usage(tmp_path)._replace(free=10)
+    monkeypatch.setattr(shutil, "disk_usage", lambda _: usage)
+
+    with pytest.raises(vd.StorageError, match="its disk has 10"):
+        books.snapshots.copy("first", tmp_path / "full")
+
+    assert not (tmp_path / "full").exists()
+
+
+def test_a_damaged_file_is_not_copied(books, tmp_path):
+    data = next((Path(books.url) / "data").iterdir())
+    flip(data, np.random.default_rng(1))
+
+    with pytest.raises(vd.CorruptionError, match=data.name):
+        books.snapshots.copy("first", tmp_path / "copy")
+
+    assert not (tmp_path / "copy" / "data" / data.name).exists()
+    assert not (tmp_path / "copy" / "_versions").exists()
+
+
 def test_diff_names_what_was_added_changed_and_removed(books):
     books.upsert(points([1000, 50], seed=9))
     books.set_payload({"colour": "red"}, ids=[60])

@@ -17,6 +17,7 @@ from __future__ import annotations
 import hashlib
 import json
 import re
+import shutil
 import tempfile
 import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -519,12 +520,17 @@ class Snapshots:
         return reader.table.location.url
 
     def copy(self, name: str, url: Any, *, storage_options: Mapping[str, Any] | None = None) -> Copied:
-        """Copy a snapshot, after it has been verified, to another place, as a collection of its own.
+        """Copy a snapshot to another place, as a collection of its own.
 
         A second copy to the same place moves only files that are not there, so an interrupted one goes
-        on where it stopped. Each file is verified after it was written; the manifest comes last.
+        on where it stopped. Each file is verified after it was written, so that a damaged one never counts
+        as copied; Lance's manifest and ours come last.
+
+        Raises:
+            CorruptionError: A file of the snapshot is damaged.
+            CollectionExistsError: Something else stands there.
         """
-        return self._copied(self._trusted(name), self._target(url, storage_options), fresh=False)
+        return self._copied(self.get(name), self._target(url, storage_options), fresh=False)
 
     def _target(self, into: Any, options: Mapping[str, Any] | None) -> Location:
         own = self._host.reader().table.location
@@ -545,18 +551,26 @@ class Snapshots:
             raise CollectionExistsError(
                 f"{target.url} holds something already", hint="nothing was written; choose another place"
             )
-        moved = size = 0
+        _room_for(sum(f.size for f in snapshot.files if f.path not in have), target)
         # Versions last: until they are there, no reader sees a collection.
         order = sorted(snapshot.files, key=lambda f: (f.path.startswith("_versions/"), f.path))
         with tempfile.TemporaryDirectory(prefix="vecdataset-") as folder:
-            spool = Path(folder) / "file"
-            for f in order:
+
+            def move(f: SealedFile) -> int:
                 if have.get(f.path) == f.size and there.digest(f.path)[1] == f.sha256:
-                    continue
+                    return -1
+                spool = Path(folder) / hashlib.sha256(f.path.encode()).hexdigest()
                 source.copy_file(f.path, there, spool)
+                spool.unlink(missing_ok=True)
                 if there.digest(f.path) != (f.size, f.sha256):
-                    raise StorageError(f"{f.path} did not arrive at {target.url} as it was sent")
-                moved, size = moved + 1, size + f.size
+                    there.delete([f.path])
+                    self._explain_loss(f, target)
+                return f.size
+
+            with ThreadPoolExecutor(THREADS) as pool:
+                sizes = list(pool.map(move, order[:-1]))
+            sizes.append(move(order[-1]))
+        moved = [s for s in sizes if s >= 0]
         table = engine.open_table(target, version=snapshot.version)
         if snapshot.name not in table.tags():
             table.set_tag(snapshot.name, snapshot.version)
@@ -565,7 +579,17 @@ class Snapshots:
             raise CorruptionError(
                 f"{target.url} holds {table.count()} points; the snapshot says {snapshot.rows}"
             )
-        return Copied(url=target.url, copied=moved, skipped=len(order) - moved, size_bytes=size)
+        return Copied(
+            url=target.url, copied=len(moved), skipped=len(order) - len(moved), size_bytes=sum(moved)
+        )
+
+    def _explain_loss(self, f: SealedFile, target: Location) -> None:
+        if self._files.digest(f.path) != (f.size, f.sha256):
+            raise CorruptionError(
+                f"{f.path} of collection {self._host.name!r} is damaged; the copy was not finished",
+                hint="verify() names every damaged file",
+            )
+        raise StorageError(f"{f.path} did not arrive at {target.url} as it was sent", hint="copy again")
 
     # -- what changed
 
@@ -599,6 +623,18 @@ _LISTED_SCHEMA: Final = pa.schema(
     ]
 )  # fmt: skip
 _LISTED: Final = tuple(_LISTED_SCHEMA.names)
+
+
+def _room_for(size: int, target: Location) -> None:
+    """Refuse to begin where a local disk has no room."""
+    if target.kind != "local":
+        return
+    place = Path(target.uri)
+    while not place.exists():
+        place = place.parent
+    free = shutil.disk_usage(place).free
+    if size > free:
+        raise StorageError(f"{target.url} needs {size:,} bytes, and its disk has {free:,}")
 
 
 def _tags(reader: Reader) -> dict[str, int]:
