@@ -25,6 +25,7 @@ import shutil
 import tempfile
 import threading
 import time
+import unicodedata
 import weakref
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import KW_ONLY, dataclass, field
@@ -327,27 +328,59 @@ def _leaf(
         table, filter, allow = private.table, None, private.allowed(reader, selection)
     if allow is not None and not len(allow):
         return NO_HITS
+    blend = query.combine == "blend" or source == "all rows"
     words = _by_fuzziness(query)
-    parts = []
-    for fuzziness, text in words:
-        hits = table.text_search(
+    if source == "all rows":
+        words = [(0, part) for _, text in words for part in _apart(text)]
+    parts = [
+        _searched(
+            table,
             columns if query.combine == "blend" else dict.fromkeys(columns, 1.0),
             text,
+            # Parts of one query are added up, so all their rows are needed.
+            limit=limit if len(words) == 1 else None,
             every=query.operator == "and",
             phrase=query.phrase,
             slop=query.slop,
             fuzziness=fuzziness,
-            blend=query.combine == "blend" or source == "all rows",
+            blend=blend,
             filter=filter,
             allow=allow,
-            # Parts of one query are added up, so all their rows are needed.
-            limit=limit if len(words) == 1 else None,
         )
-        parts.append(hits)
+        for fuzziness, text in words
+    ]
     if not parts:
         return NO_HITS
     rows, scores = parts[0] if len(parts) == 1 else _joined(parts, np.add, every=query.operator == "and")
     return (rows if private is None else private.rows_of(rows)), scores
+
+
+def _searched(
+    table: Table, columns: Mapping[str, float], text: str, *, limit: int | None, **options: Any
+) -> Hits:
+    """Return all hits, or the `limit` best: of equal scores, those of the lowest row ids."""
+    asked = None if limit is None else limit + 16
+    while True:
+        rows, scores = table.text_search(columns, text, limit=asked, **options)
+        if limit is None or asked is None or len(rows) < asked or scores[limit - 1] != scores[-1]:
+            return rows[:limit], scores[:limit]
+        # Lance cuts a row of equal scores anywhere, and pages would not fit together.
+        asked *= 8
+
+
+def _apart(text: str) -> list[str]:
+    """Return a text in parts so that no two words of a part begin alike, and so may have one stem.
+
+    BM25F counts a word that stands twice once; an index alone counts it twice.
+    """
+    parts: list[dict[str, str]] = []
+    for word in text.split():
+        begin = unicodedata.normalize("NFKD", word.casefold())[:1]
+        part = next((p for p in parts if begin not in p), None)
+        if part is None:
+            parts.append(part := {})
+        part[begin] = word
+    return [" ".join(part.values()) for part in parts]
 
 
 def _by_fuzziness(query: TextQuery) -> list[tuple[int, str]]:
