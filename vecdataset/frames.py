@@ -320,6 +320,7 @@ class Frame:
         *,
         id_type: IdType | None = None,
         numbers: Iterable[str] = (),
+        labels: Iterable[str] = (),
         next_offset: str | None = None,
     ) -> None:
         """Wrap a table.
@@ -328,11 +329,13 @@ class Frame:
             table: The rows.
             id_type: How ids read back (`mixed` ones come back as int or str).
             numbers: float64 columns whose integral values are JSON ints.
+            labels: Columns that stand beside the payload, such as the group of a hit.
             next_offset: Where the next page of a scroll begins; None at the end.
         """
         self._table = table
         self._id_type = id_type
         self._numbers = frozenset(numbers)
+        self._labels = frozenset(labels)
         self.next_offset = next_offset
         """Pass it to `scroll(offset=…)` for the next page; None at the end."""
 
@@ -372,7 +375,18 @@ class Frame:
                 row["id"] = value
         for row in rows:
             _restore_numbers(row, self._numbers)
-        return [_qdrant_row(row) for row in rows] if layout == "qdrant" else [_flat_row(row) for row in rows]
+        shaped = _qdrant_row if layout == "qdrant" else _flat_row
+        return [shaped(row, self._labels) for row in rows]
+
+    @property
+    def id_type(self) -> IdType | None:
+        """How ids read back; None where the frame has none."""
+        return self._id_type
+
+    @property
+    def numbers(self) -> frozenset[str]:
+        """The float64 columns whose integral values are JSON ints."""
+        return self._numbers
 
     @property
     def column_names(self) -> list[str]:
@@ -412,7 +426,9 @@ class Frame:
         return html_table(self._shown(), total=len(self))
 
     def _shown(self) -> list[dict[str, Any]]:
-        head = Frame(self._table.slice(0, 20), id_type=self._id_type, numbers=self._numbers)
+        head = Frame(
+            self._table.slice(0, 20), id_type=self._id_type, numbers=self._numbers, labels=self._labels
+        )
         return head.to_pylist()
 
 
@@ -433,12 +449,12 @@ def _restore_numbers(row: dict[str, Any], numbers: frozenset[str]) -> None:
             row[name] = int(value)
 
 
-def _flat_row(row: dict[str, Any]) -> dict[str, Any]:
+def _flat_row(row: dict[str, Any], labels: frozenset[str]) -> dict[str, Any]:
     text = row.pop(EXTRA, None)
     if text:
         kept: dict[str, Any] = {}
         for key, value in json.loads(text).items():
-            if key in _RESULT_COLUMNS or key.endswith(VECTOR_SUFFIX):
+            if key in _RESULT_COLUMNS or key in labels or key.endswith(VECTOR_SUFFIX):
                 kept[key] = value
             else:
                 row[key] = value
@@ -450,9 +466,9 @@ def _flat_row(row: dict[str, Any]) -> dict[str, Any]:
 _RESULT_COLUMNS: Final = frozenset({"id", "score", "_distance", "_rank", "query_index", "vector", EXTRA})
 
 
-def _qdrant_row(row: dict[str, Any]) -> dict[str, Any]:
+def _qdrant_row(row: dict[str, Any], labels: frozenset[str]) -> dict[str, Any]:
     out: dict[str, Any] = {"id": row.pop("id", None)}
-    for name in ("score", "query_index"):
+    for name in ("score", "query_index", *sorted(labels)):
         if name in row:
             out[name] = row.pop(name)
     row.pop("_distance", None)
@@ -469,3 +485,28 @@ def _qdrant_row(row: dict[str, Any]) -> dict[str, Any]:
         payload.update(json.loads(text))
     out["payload"] = payload
     return out
+
+
+def labelled(
+    table: pa.Table, name: str, values: pa.Array | pa.ChunkedArray, *, numbers: Iterable[str] = ()
+) -> pa.Table:
+    """Return hits with a column after the first; a payload column of its name moves into `_extra`.
+
+    Args:
+        table: The hits.
+        name: The new column's name.
+        values: The new column.
+        numbers: float64 columns whose integral values are JSON ints.
+    """
+    if name in table.column_names:
+        own = table[name].to_pylist()
+        if name in numbers:
+            own = [int(v) if v is not None and v.is_integer() else v for v in own]
+        texts = table[EXTRA].to_pylist() if EXTRA in table.column_names else [None] * len(own)
+        for at, (value, text) in enumerate(zip(own, texts, strict=True)):
+            kept = json.loads(text) if text else {}
+            if value is not None:
+                texts[at] = json_text({name: value, **kept}, key=name, where="the result")
+        table = table.drop_columns([name, *([EXTRA] if EXTRA in table.column_names else [])])
+        table = table.append_column(EXTRA, pa.array(texts, pa.string()))
+    return table.add_column(1, name, values)

@@ -146,7 +146,7 @@ def _run_nearest(reader: Reader, steps: Sequence[Step]) -> list[Ranked]:
     first = steps[0]
     selection = reader.select(first.filter)
     own = space(reader, first.using)
-    examples = _Examples(reader, own, first.lookup)
+    examples = Examples(reader, own, first.lookup)
     vectors = examples.add([step.rank.vector for step in steps if isinstance(step.rank, Nearest)])
     # An example given by id is no hit of its own: one more is asked for.
     limit = max(step.offset + step.limit for step in steps) + int(any(r is not None for r in examples.rows))
@@ -236,7 +236,7 @@ def _rank(reader: Reader, step: Step, selection: Selection, lists: Sequence[Rank
         how = f"over {len(lists)} prefetch" + ("es" if len(lists) > 1 else "")
         return Ranked(rows=rows[order], scores=scores[order], how=how, candidates=len(rows))
     own = space(reader, step.using)
-    examples = _Examples(reader, own, step.lookup)
+    examples = Examples(reader, own, step.lookup)
     if isinstance(rank, Nearest):
         return _nearest(step, rank, own, examples, selection, limit)
     if isinstance(rank, Recommend):
@@ -260,7 +260,7 @@ def _sampled(reader: Reader, rank: Sample, selection: Selection, limit: int) -> 
 
 
 def _nearest(
-    step: Step, rank: Nearest, own: Space, examples: _Examples, selection: Selection, limit: int
+    step: Step, rank: Nearest, own: Space, examples: Examples, selection: Selection, limit: int
 ) -> Ranked:
     (example,) = examples.add([rank.vector])
     if rank.diversity is None:
@@ -278,7 +278,7 @@ def _nearest(
 
 
 def _by_example(
-    step: Step, own: Space, example: Any, examples: _Examples, selection: Selection, limit: int
+    step: Step, own: Space, example: Any, examples: Examples, selection: Selection, limit: int
 ) -> Ranked:
     # Examples given by id are no hits: as many more are asked for.
     exclude = examples.own_rows
@@ -297,7 +297,7 @@ def _by_example(
 
 
 def _recommend(
-    step: Step, rank: Recommend, own: Space, examples: _Examples, selection: Selection, limit: int
+    step: Step, rank: Recommend, own: Space, examples: Examples, selection: Selection, limit: int
 ) -> Ranked:
     if not len(rank.positive) and not len(rank.negative):
         raise InvalidInputError("recommend needs at least one example")
@@ -312,7 +312,7 @@ def _recommend(
     return _by_rule(own, [*positive, *negative], score, examples, selection, limit)
 
 
-def _discover(rank: Discover, own: Space, examples: _Examples, selection: Selection, limit: int) -> Ranked:
+def _discover(rank: Discover, own: Space, examples: Examples, selection: Selection, limit: int) -> Ranked:
     if rank.target is None and not rank.pairs:
         raise InvalidInputError("context needs at least one pair")
     target = examples.add([] if rank.target is None else [rank.target])
@@ -331,7 +331,7 @@ def _by_rule(
     own: Space,
     vectors: Sequence[Any],
     score: Callable[[np.ndarray], np.ndarray],
-    examples: _Examples,
+    examples: Examples,
     selection: Selection,
     limit: int,
 ) -> Ranked:
@@ -342,7 +342,7 @@ def _by_rule(
     )
 
 
-class _Examples:
+class Examples:
     """Vectors given as such or by point id, and the rows of the points, which are no answers."""
 
     def __init__(self, reader: Reader, own: Space, source: Reader | None) -> None:
