@@ -11,7 +11,7 @@ import pytest
 
 import vecdataset as vd
 
-FUNCTIONS = {"adopt", "create", "load", "normalize", "open"}
+FUNCTIONS = {"adopt", "create", "load", "normalize", "open", "search_all"}
 VALUES = {
     "Collection", "Catalog", "CollectionInfo", "CollectionSchema", "Distance", "Filter", "Frame", "Id", "IndexInfo",
     "Plan", "Point", "Recall", "ScoredPoints", "SearchParams", "SparseVector", "SparseVectorParams", "StepPlan",
@@ -27,7 +27,8 @@ ERRORS = {
 COLLECTION = [
     "name", "url", "schema", "version", "info", "insert", "upsert", "delete", "set_payload",
     "overwrite_payload", "delete_payload", "clear_payload", "update_vectors", "delete_vectors",
-    "get", "search", "query", "recommend", "discover", "context", "scroll", "iter_batches", "count",
+    "get", "search", "query", "query_batch", "query_qdrant", "recommend", "discover", "context", "facet",
+    "group", "scroll", "iter_batches", "count",
     "text", "hybrid", "create_index", "create_payload_index", "drop_index", "indexes", "optimize", "recall",
     "refresh", "at", "versions", "export", "to_arrow", "to_polars", "to_pandas", "to_lance", "scan",
 ]  # fmt: skip

@@ -48,6 +48,7 @@ if TYPE_CHECKING:
     from vecdataset.frames import Frame, ScoredPoints
     from vecdataset.ids import Id
     from vecdataset.indexes import SearchParams
+    from vecdataset.multi import search_all
     from vecdataset.opening import adopt, create
     from vecdataset.opening import open_collection as open  # noqa: A004
     from vecdataset.pipeline import StepPlan
@@ -110,6 +111,7 @@ _HOMES = {
     "load": "formats",
     "normalize": "vectors",
     "open": "opening",
+    "search_all": "multi",
 }
 
 __all__ = [
@@ -163,6 +165,7 @@ __all__ = [
     "load",
     "normalize",
     "open",
+    "search_all",
 ]
 
 

@@ -26,6 +26,7 @@ from vecdataset.errors import (
     did_you_mean,
 )
 from vecdataset.frames import Frame, ScoredPoints, raw_batches
+from vecdataset.grouping import facet, group
 from vecdataset.ids import Id, PointId, fit_ids
 from vecdataset.indexes import SearchParams, build_params, default_kind, kinds
 from vecdataset.indexes.payload import PayloadIndex, lost_indexes, payload_index
@@ -44,10 +45,13 @@ from vecdataset.steps import (
     Discover,
     Nearest,
     Recommend,
+    batch_step,
     check_strategy,
     examples_of,
+    nearest_steps,
     pairs_of,
     parse_step,
+    qdrant_request,
 )
 from vecdataset.text import TextQuery
 from vecdataset.writer import Patch, WriteResult, delete_points, patch_points, update_vectors, write_points
@@ -756,6 +760,60 @@ class Collection:
         )
         return answer(reader, [step], columns=columns, with_vectors=with_vectors, explain=explain)
 
+    def query_batch(
+        self,
+        queries: Sequence[Mapping[str, Any]],
+        *,
+        columns: Sequence[str] | None = None,
+        with_vectors: bool | Sequence[str] = False,
+        explain: bool = False,
+    ) -> ScoredPoints:
+        """Answer several queries of any kinds on one version.
+
+        Args:
+            queries: A dict of the arguments of `query` each: `{"query": …, "filter": …, "limit": 5}`.
+            columns: Payload columns; None is all.
+            with_vectors: True, or names of vectors.
+            explain: Put the trees into `.plan`.
+
+        Returns:
+            As `query`; `query_index` says which query found a point.
+
+        Nearest searches that differ only in the vector, limit, offset and threshold share one call.
+        """
+        reader = self._read()
+        steps = []
+        for query in queries:
+            other = query.get("lookup_from") if isinstance(query, Mapping) else None
+            if other is not None and not isinstance(other, Collection):
+                raise InvalidInputError(f"lookup_from is {other!r}; it must be a Collection")
+            lookup = None if other is None else other._read()  # noqa: SLF001  of the same class
+            steps.append(batch_step(query, reader, lookup=lookup))
+        return answer(reader, steps, columns=columns, with_vectors=with_vectors, explain=explain)
+
+    def query_qdrant(self, request: Any, *, explain: bool = False) -> ScoredPoints:
+        """Answer the body of a Qdrant `points/query` request, with Qdrant's meaning and defaults.
+
+        Args:
+            request: The JSON as a dict, or qdrant-client's `QueryRequest`: `query`, `prefetch`, `using`,
+                `filter`, `limit`, `offset`, `params`, `score_threshold`, `with_payload`, `with_vector`.
+            explain: Put the tree into `.plan`.
+
+        Returns:
+            As `query`. `to_pylist(layout="qdrant")` gives the points as Qdrant would.
+
+        Raises:
+            NotSupportedError: `lookup_from` or `shard_key` is given.
+
+        Other than in `query`, `{"fusion": "rrf"}` is Qdrant's own with k = 2, and payload comes
+        only where `with_payload` asks for it.
+        """
+        reader = self._read()
+        asked = qdrant_request(request, reader)
+        return answer(
+            reader, [asked.step], columns=asked.columns, with_vectors=asked.with_vectors, explain=explain
+        )
+
     def recommend(
         self,
         positive: Any,
@@ -921,6 +979,78 @@ class Collection:
             prefetch=sides, filter=filter, limit=limit, offset=offset, score_threshold=score_threshold,
         )  # fmt: skip
         return answer(reader, [step], columns=columns, with_vectors=with_vectors, explain=explain)
+
+    def facet(self, key: str, *, filter: Any = None, limit: int = 10, exact: bool = True) -> Frame:
+        """Return the values of a payload key with how many points hold them, most frequent first.
+
+        Args:
+            key: A payload key, or a path such as `a.b` or `a[].b`.
+            filter: Only points that match.
+            limit: How many values.
+            exact: Taken for Qdrant's sake: counts are always exact.
+
+        Returns:
+            Columns `value`, of the key's type (JSON text where it holds values of several types), and
+            `count` (int64); values of one count in ascending order.
+
+        Raises:
+            InvalidInputError: The key holds objects.
+
+        Texts, numbers, booleans and dates count; a point counts once for each distinct element of an array.
+        """
+        del exact
+        return facet(self._read(), key, filter=filter, limit=limit)
+
+    def group(
+        self,
+        vector: Any,
+        *,
+        by: str,
+        limit: int = 10,
+        group_size: int = 3,
+        filter: Any = None,
+        using: str | None = None,
+        params: SearchParams | Mapping[str, Any] | None = None,
+        columns: Sequence[str] | None = None,
+        with_vectors: bool | Sequence[str] = False,
+        score_threshold: float | None = None,
+    ) -> ScoredPoints:
+        """Return the points nearest to `vector` in groups by a payload key.
+
+        Args:
+            vector: As for `search`.
+            by: A payload key of texts, numbers, booleans or dates, or arrays of these; or a path.
+            limit: Groups a query.
+            group_size: Hits a group.
+            filter: As for `search`.
+            using: The vector's name.
+            params: As for `search`.
+            columns: Payload columns; None is all.
+            with_vectors: True, or names of vectors.
+            score_threshold: Leave out worse scores.
+
+        Returns:
+            As `search`, with a column `group` after `query_index`: groups by their best hit, hits best first.
+            A point with an array stands in each of its groups, one without the key in none.
+
+        Raises:
+            InvalidInputError: The key holds objects, or a number is out of range.
+
+        As many groups and hits come as there are, up to `limit` and `group_size`; unlike in Qdrant,
+        which gives up after some requests. Where the nearest points are of few groups, every
+        match is scored.
+        """
+        reader = self._read()
+        steps = nearest_steps(
+            vector,
+            reader,
+            using=using,
+            filter=filter,
+            limit=limit,
+            params=params,
+            score_threshold=score_threshold,
+        )
+        return group(reader, steps, by=by, group_size=group_size, columns=columns, with_vectors=with_vectors)
 
     # -- indexes and settings
 

@@ -14,12 +14,12 @@ from typing import Any, Final, Literal, cast
 
 import numpy as np
 
-from vecdataset.errors import InvalidInputError, UnknownNameError, did_you_mean
+from vecdataset.errors import InvalidInputError, NotSupportedError, UnknownNameError, did_you_mean
 from vecdataset.filters import Filter
 from vecdataset.fusion import FUSIONS
 from vecdataset.ids import Id
 from vecdataset.indexes import SearchParams
-from vecdataset.query import MAX_LIMIT
+from vecdataset.query import MAX_LIMIT, query_vectors
 from vecdataset.reader import Reader
 from vecdataset.sparse import SparseVector
 from vecdataset.text import TextQuery
@@ -145,8 +145,8 @@ def parse_step(
         options: `using`, `filter`, `limit`, `offset`, `params`, `score_threshold`.
     """
     limit, offset, threshold = (options.get(k) for k in ("limit", "offset", "score_threshold"))
-    limit = 10 if limit is None else _count(limit, "limit", least=1)
-    offset = 0 if offset is None else _count(offset, "offset", least=0)
+    limit = 10 if limit is None else count_of(limit, "limit", least=1)
+    offset = 0 if offset is None else count_of(offset, "offset", least=0)
     if limit + offset > MAX_LIMIT:
         raise InvalidInputError(f"limit + offset is {limit + offset:,}; at most {MAX_LIMIT:,} go")
     children = () if prefetch is None else prefetch
@@ -174,6 +174,93 @@ def parse_step(
         prefetch=steps,
         lookup=lookup,
     )
+
+
+def nearest_steps(vector: Any, reader: Reader, *, using: str | None, **options: Any) -> list[Step]:
+    """Return a step for each of the vectors that a search takes: one, `[n, size]`, or `Id`s."""
+    if isinstance(vector, SparseVector) and using is None and len(reader.schema.sparse) == 1:
+        using = next(iter(reader.schema.sparse))
+    sparse = using is not None and using in reader.schema.sparse
+    one = sparse or reader.schema.vector(using)[1].multivector
+    many = [vector]
+    if isinstance(vector, list | tuple) and vector and all(isinstance(v, Id) for v in vector):
+        many = list(vector)
+    elif not one and not isinstance(vector, Id):
+        name, declared = reader.schema.vector(using)
+        many = list(query_vectors(vector, declared, name=name, where=reader.where))
+    return [parse_step(Nearest(vector=v), reader, qdrant=False, using=using, **options) for v in many]
+
+
+def batch_step(spec: Any, reader: Reader, *, lookup: Reader | None) -> Step:
+    """Return the step of one query in a batch: a dict of the arguments of `Collection.query`."""
+    if not isinstance(spec, Mapping):
+        raise InvalidInputError(
+            f"a query of the batch is of type {type(spec).__name__}; it must be a dict",
+            hint="such as {'query': [0.1, 0.2], 'limit': 5}",
+        )
+    misplaced = next((k for k in spec if k in _READERS), None)
+    if misplaced is not None:
+        raise InvalidInputError(
+            f"a query of the batch has the key {misplaced!r}",
+            hint=f"it stands one level deeper: {{'query': {{{misplaced!r}: …}}}}",
+        )
+    _only(spec, _STEP_KEYS, "a query of the batch")
+    options = {k: v for k, v in spec.items() if k not in ("query", "lookup_from")}
+    return parse_step(spec.get("query"), reader, qdrant=False, lookup=lookup, **options)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class QdrantRequest:
+    """A `points/query` request of Qdrant's, read."""
+
+    step: Step
+    columns: Sequence[str] | None
+    with_vectors: bool | Sequence[str]
+
+
+def qdrant_request(request: Any, reader: Reader) -> QdrantRequest:
+    """Read the body of a `points/query` request, or the model of it of qdrant-client.
+
+    Raises:
+        NotSupportedError: It asks for another collection, or for a shard.
+    """
+    if not isinstance(request, Mapping) and hasattr(request, "model_dump"):
+        request = request.model_dump(by_alias=True, exclude_none=True)
+    known = {*_STEP_KEYS, "with_payload", "with_vector", "with_vectors", "shard_key"}
+    given = {k: v for k, v in _dict(request, "the request", known).items() if v is not None}
+    if "lookup_from" in given:
+        raise NotSupportedError(
+            f"the request looks examples up in {given['lookup_from']!r}, which this collection cannot reach",
+            hint="collection.query(…, lookup_from=other) takes the other collection itself",
+        )
+    if "shard_key" in given:
+        raise NotSupportedError(f"the request names the shard {given['shard_key']!r}; there are no shards")
+    options = {k: v for k, v in given.items() if k in _STEP_KEYS and k != "query"}
+    return QdrantRequest(
+        step=parse_step(given.get("query"), reader, qdrant=True, **options),
+        columns=_payload_columns(given.get("with_payload", False), reader),
+        with_vectors=given.get("with_vector", given.get("with_vectors", False)),
+    )
+
+
+def _payload_columns(asked: Any, reader: Reader) -> list[str] | None:
+    if isinstance(asked, bool):
+        return None if asked else []
+    exclude = False
+    if isinstance(asked, Mapping):
+        body = _dict(asked, "with_payload", {"include", "exclude"})
+        exclude = body.get("exclude") is not None
+        asked = body["exclude"] if exclude else body.get("include") or []
+    if not isinstance(asked, Sequence) or isinstance(asked, str):
+        raise InvalidInputError(f"with_payload is {asked!r}; it must be a bool, keys, include or exclude")
+    for name in asked:
+        if name not in reader.keys and ("." in name or "[" in name):
+            raise NotSupportedError(
+                f"with_payload names {name!r}, a part of a value", hint="whole payload keys can be chosen"
+            )
+    if not exclude:
+        return [name for name in asked if name in reader.keys]
+    return [name for name in sorted(reader.keys) if name not in asked]
 
 
 def _prefetch(spec: Any, reader: Reader, *, qdrant: bool, lookup: Reader | None) -> Step:
@@ -220,7 +307,7 @@ def _nearest(spec: Mapping[str, Any]) -> Nearest:
     if not 0.0 <= diversity <= 1.0:
         raise InvalidInputError(f"diversity is {diversity!r}; it must be 0 to 1")
     if candidates is not None:
-        candidates = _count(candidates, "candidates_limit", least=1)
+        candidates = count_of(candidates, "candidates_limit", least=1)
     return Nearest(vector=spec["nearest"], diversity=diversity, candidates=candidates)
 
 
@@ -323,7 +410,8 @@ def _number(value: Any, what: str) -> float:
     return float(value)
 
 
-def _count(value: Any, what: str, *, least: int) -> int:
+def count_of(value: Any, what: str, *, least: int) -> int:
+    """Return a limit, an offset or the like, checked."""
     if isinstance(value, bool) or not isinstance(value, int | np.integer) or not least <= value <= MAX_LIMIT:
         raise InvalidInputError(f"{what} is {value!r}; it must be an integer from {least} to {MAX_LIMIT:,}")
     return int(value)
