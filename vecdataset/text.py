@@ -198,6 +198,9 @@ def text_rows(reader: Reader, query: TextQuery, selection: Selection, *, limit: 
     """
     if not reader.rows:
         return NO_HITS
+    if selection.sql is not None and sum(len(_groups(q, c)) for q, c in _leaves(reader, query, None)) > 1:
+        # Lance would answer the filter again for every column and clause.
+        selection = Selection(None, np.sort(reader.table.row_ids(selection.sql)), selection.how)
     return _best(_hits(reader, query, _columns(reader, query.columns), selection, limit), limit)
 
 
