@@ -540,6 +540,33 @@ def _hits(hits: Any, *, as_json: bool) -> list[dict[str, Any]]:
 
 
 @main.command()
+@click.argument("root")
+@click.argument("statement", required=False)
+@click.option("--file", type=click.File(), help="Read the statements from a file; `-` is standard input.")
+@click.option("--output", metavar="FILE", help="Write the rows there: .parquet, .csv or .json.")
+@_storage
+@_json_flag
+def sql(
+    root: str, statement: str | None, file: Any, output: str | None, storage: dict[str, Any], as_json: bool
+) -> None:
+    """Run SQL over the collections beneath ROOT, attached to DuckDB as `vec`.
+
+    \b
+    Example:
+      $ vecdataset sql . "SELECT section, count(*) AS n FROM vec.packages GROUP BY ALL ORDER BY n DESC"
+      $ vecdataset sql . --file report.sql --output report.parquet
+    """
+    if (statement is None) == (file is None):
+        raise click.UsageError("give a STATEMENT or --file")
+    import vecdataset.duckdb
+
+    text = statement if statement is not None else file.read()
+    rows = vecdataset.duckdb.run(root, text, output=output, storage_options=storage)
+    if rows is not None:
+        _emit(rows.to_pylist(), as_json=as_json)
+
+
+@main.command()
 @click.argument("url")
 @click.option("--kind", metavar="NAME", help="ivf_rq, ivf_flat, hnsw …; `vecdataset plugins` lists them.")
 @click.option("--using", metavar="VECTOR", help="The vector to index, where there are several.")

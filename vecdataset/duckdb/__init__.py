@@ -12,5 +12,6 @@
 from __future__ import annotations
 
 from vecdataset.duckdb.attachment import attach, detach
+from vecdataset.duckdb.session import run
 
-__all__ = ["attach", "detach"]
+__all__ = ["attach", "detach", "run"]

@@ -128,6 +128,9 @@ class Writes:
     def stage(self, rows: pa.ChunkedArray) -> pa.Array:
         """Put a chunk of rows, as structs, aside; every row gets the chunk's receipt."""
         whole = pa.Table.from_struct_array(rows).combine_chunks()
+        for at, field in enumerate(whole.schema):
+            if _is_decimals(field.type):  # what `[0.1, 0.2]` is for DuckDB, and no vector for us
+                whole = whole.set_column(at, field.name, whole[field.name].cast(pa.list_(pa.float64())))
         batches = whole.to_batches()
         if not batches:
             return pa.nulls(0, pa.int64())
@@ -238,6 +241,11 @@ class Writes:
     def optimize(self, collection: pa.ChunkedArray) -> pa.Array:
         """Bring indexes and files in order, and return the versions."""
         return pa.array([self._collection(n).optimize().version for n in values(collection)], pa.int64())
+
+
+def _is_decimals(kind: pa.DataType) -> bool:
+    lists = pa.types.is_list(kind) or pa.types.is_fixed_size_list(kind)
+    return lists and bool(pa.types.is_decimal(kind.value_type))
 
 
 def _counts(version: int, inserted: int, updated: int, deleted: int) -> dict[str, int]:
