@@ -29,7 +29,7 @@ from vecdataset.frames import Frame, ScoredPoints, raw_batches
 from vecdataset.grouping import facet, group
 from vecdataset.ids import Id, PointId, fit_ids
 from vecdataset.indexes import SearchParams, build_params, default_kind, kinds
-from vecdataset.indexes.payload import PayloadIndex, lost_indexes, payload_index
+from vecdataset.indexes.payload import PayloadIndex, lost_indexes, payload_index, refuse_geo
 from vecdataset.pipeline import answer
 from vecdataset.points import Layout
 from vecdataset.query import LANCE_METRIC, Query, nearest_exact, query_vectors, search
@@ -1141,6 +1141,7 @@ class Collection:
         if key not in reader.schema.payload:
             hint = did_you_mean(key, reader.schema.payload, what="payload columns")
             if key in reader.extra_keys:
+                refuse_geo(key, kind)
                 hint = "its values are objects, or of several types; filters on it work without an index"
             raise UnknownNameError(f"{reader.where} has no payload column {key!r}", hint=hint)
         index = payload_index(reader.schema.payload[key], kind, options)

@@ -65,11 +65,7 @@ def payload_index(column: PayloadColumn, kind: str | None, options: Mapping[str,
         NotSupportedError: The kind is `geo`.
     """
     asked = None if kind is None else str(kind).lower()
-    if asked == "geo":
-        raise NotSupportedError(
-            f"payload key {column.name!r} cannot have an index {kind!r} yet",
-            hint="places are objects, and those are not columns; filters on them work without an index",
-        )
+    refuse_geo(column.name, kind)
     if asked is not None and asked not in _KINDS:
         raise UnknownNameError(
             f"payload index kind {kind!r} is not known",
@@ -91,6 +87,15 @@ def payload_index(column: PayloadColumn, kind: str | None, options: Mapping[str,
     checked = text_options(options) if lance == TEXT else _none(options, asked)
     name = column.name + _SUFFIXES.get(lance, "_idx")
     return PayloadIndex(column=column.name, kind=asked, lance=lance, name=name, options=checked)
+
+
+def refuse_geo(key: str, kind: str | None) -> None:
+    """Say that there is no index for places, where that is what was asked for."""
+    if str(kind).lower() == "geo":
+        raise NotSupportedError(
+            f"payload key {key!r} cannot have an index {kind!r} yet",
+            hint="places are objects, and those are not columns; filters on them work without an index",
+        )
 
 
 _SUFFIXES: Final = {TEXT: ".text_idx", "ngram": ".ngram_idx"}
@@ -247,5 +252,6 @@ __all__ = [
     "PayloadIndex",
     "lost_indexes",
     "payload_index",
+    "refuse_geo",
     "text_options",
 ]
