@@ -8,6 +8,7 @@ for all the rows that share their options.
 
 from __future__ import annotations
 
+import itertools
 from collections import OrderedDict
 from collections.abc import Callable, Hashable, Sequence
 from dataclasses import replace
@@ -50,12 +51,48 @@ from vecdataset.steps import (
     parse_step,
 )
 
-REF: Final = "STRUCT(version UBIGINT, row UBIGINT)"
+REF: Final = "STRUCT(version UBIGINT, batch UBIGINT, row UBIGINT)"
 HITS: Final = f"STRUCT(_rank INTEGER, ref {REF}, score FLOAT, _distance FLOAT)[]"
 _READERS: Final = 64
+_BATCHES: Final = 16
+_CHUNK_ROWS: Final = 2_048
+_SHARED_ROWS: Final = 16_384
+_SHARED_BYTES: Final = 64 << 20
 
 Hits = tuple[np.ndarray, np.ndarray, np.ndarray]
 """Row ids, scores and distances of one query, best first."""
+
+
+class Batch:
+    """The distinct rows that a search for a whole chunk of queries found.
+
+    DuckDB asks for the payload of 2,048 hits at a time; all the rows are read with the first of them.
+    """
+
+    def __init__(self, rows: np.ndarray, hits: int) -> None:
+        """Take the rows, and how many hits refer to them."""
+        self.rows = np.unique(rows)
+        self._hits = hits
+        self._served: dict[tuple[str, ...], int] = {}
+        self._tables: dict[tuple[str, ...], pa.Table | None] = {}
+        self._lock = Lock()
+
+    def take(
+        self, rows: np.ndarray, names: tuple[str, ...], read: Callable[[np.ndarray], pa.Table]
+    ) -> pa.Table:
+        """Return columns of some rows; `read` fetches those of all of them, once."""
+        with self._lock:
+            if names not in self._tables:
+                table = read(self.rows)
+                self._tables[names] = table if table.nbytes <= _SHARED_BYTES else None
+            else:
+                table = self._tables[names]
+            self._served[names] = self._served.get(names, 0) + len(rows)
+            if self._served[names] >= self._hits:
+                self._tables[names] = None
+        if table is None:
+            return read(rows)
+        return table.take(pa.array(np.searchsorted(self.rows, rows)))
 
 
 class Answers:
@@ -65,6 +102,8 @@ class Answers:
         """Take the function that finds a collection by name."""
         self._collection = collection
         self._readers: OrderedDict[tuple[str, int], Reader] = OrderedDict()
+        self._batches: OrderedDict[int, Batch] = OrderedDict()
+        self._numbers = itertools.count(1)
         self._lock = Lock()
 
     # -- versions
@@ -89,6 +128,21 @@ class Answers:
             found = self._collection(name).at(version)._read()  # noqa: SLF001
             self._keep(name, found)
         return found
+
+    def _shared(self, answers: Sequence[Hits]) -> int:
+        """Return the number of a batch for the rows of many hits; 0 where sharing would gain nothing."""
+        hits = sum(len(rows) for rows, *_ in answers)
+        if hits <= _CHUNK_ROWS:
+            return 0
+        batch = Batch(np.concatenate([rows for rows, *_ in answers]), hits)
+        if len(batch.rows) > _SHARED_ROWS:
+            return 0
+        number = next(self._numbers)
+        with self._lock:
+            self._batches[number] = batch
+            while len(self._batches) > _BATCHES:
+                self._batches.popitem(last=False)
+        return number
 
     # -- hits
 
@@ -115,7 +169,7 @@ class Answers:
         keys: list[Hashable] = [tuple(map(frozen, row)) for row in zip(*options, strict=True)]
         at = {int(row): i for i, row in enumerate(rows)}
         hits: list[Hits | None] = [None] * len(collection)
-        versions = np.zeros(len(collection), np.uint64)
+        versions, batches = np.zeros((2, len(collection)), np.uint64)
         for members in groups(map(int, rows), keys).values():
             name, k_, filter_, using_, params_, exact_ = (option[members[0]] for option in options)
             reader = self.reader(name)
@@ -126,9 +180,10 @@ class Answers:
             answers = _nearest(
                 reader, asked, limit_of(k_), filter_of(filter_), using_, _params(params_, exact=exact_)
             )
+            batches[members] = self._shared(answers)
             for row, answer in zip(members, answers, strict=True):
                 hits[row] = answer
-        return _hits(hits, versions)
+        return _hits(hits, versions, batches)
 
     def search_by_id(
         self,
@@ -145,7 +200,7 @@ class Answers:
         options = [values(c) for c in (collection, k, filter, using, params, exact)]
         keys: list[Hashable] = [tuple(map(frozen, row)) for row in zip(*options, strict=True)]
         hits: list[Hits | None] = [None] * len(collection)
-        versions = np.zeros(len(collection), np.uint64)
+        versions, batches = np.zeros((2, len(collection)), np.uint64)
         asked = [i for i, v in enumerate(ids) if v is not None]
         for members in groups(asked, keys).values():
             name, k_, filter_, using_, params_, exact_ = (option[members[0]] for option in options)
@@ -161,10 +216,11 @@ class Answers:
                 using_,
                 _params(params_, exact=exact_),
             )
+            batches[members] = self._shared(answers)
             for row, mine, (rows, scores, distances) in zip(members, own, answers, strict=True):
                 keep = rows != mine
                 hits[row] = tuple(part[keep][: limit_of(k_)] for part in (rows, scores, distances))
-        return _hits(hits, versions)
+        return _hits(hits, versions, batches)
 
     def ranked(
         self,
@@ -196,7 +252,7 @@ class Answers:
             else:
                 step = _step(reader, verb_, one, two, three, k_, filter_, using_, params_)
                 hits.append(_ran(reader, step))
-        return _hits(hits, versions)
+        return _hits(hits, versions, np.zeros(len(hits), np.uint64))
 
     # -- what hits refer to
 
@@ -213,14 +269,22 @@ class Answers:
         if isinstance(array, pa.ChunkedArray):
             array = pa.concat_arrays(array.chunks) if array.num_chunks else pa.nulls(0, array.type)
         valid = array.is_valid().to_numpy(zero_copy_only=False)
-        version = array.field("version").fill_null(0).to_numpy()
-        rows = array.field("row").fill_null(0).to_numpy()
+        version, number, rows = (array.field(n).fill_null(0).to_numpy() for n in ("version", "batch", "row"))
         parts, order = [], []
-        for number in np.unique(version[valid]):
-            members = np.flatnonzero(valid & (version == number))
-            reader = self._reader_at(name, int(number))
-            table = reader.take(rows[members], [c for c in schema.names if c in reader.table.schema.names])
-            parts.append(conform(table, schema, where=reader.where))
+        for pair in np.unique(np.stack([version[valid], number[valid]]), axis=1).T:
+            members = np.flatnonzero(valid & (version == pair[0]) & (number == pair[1]))
+            reader = self._reader_at(name, int(pair[0]))
+
+            def read(wanted: np.ndarray, reader: Reader = reader) -> pa.Table:
+                there = [c for c in schema.names if c in reader.table.schema.names]
+                return conform(reader.take(wanted, there), schema, where=reader.where)
+
+            with self._lock:
+                batch = self._batches.get(int(pair[1]))
+            if batch is None:
+                parts.append(read(rows[members]))
+            else:
+                parts.append(batch.take(rows[members], tuple(schema.names), read))
             order.append(members)
         if not parts:
             return pa.nulls(len(array), pa.struct(list(schema)))
@@ -429,7 +493,7 @@ def _unscored(rows: np.ndarray) -> Hits:
 # ---------------------------------------------------------------------------- as Arrow
 
 
-def _hits(hits: Sequence[Hits | None], versions: np.ndarray) -> pa.Array:
+def _hits(hits: Sequence[Hits | None], versions: np.ndarray, batches: np.ndarray) -> pa.Array:
     counts = np.array([0 if h is None else len(h[0]) for h in hits], np.int64)
     present = [h for h in hits if h is not None]
 
@@ -439,7 +503,12 @@ def _hits(hits: Sequence[Hits | None], versions: np.ndarray) -> pa.Array:
     starts = np.concatenate([[0], np.cumsum(counts)])
     rank = np.arange(starts[-1]) - np.repeat(starts[:-1], counts)
     ref = pa.StructArray.from_arrays(
-        [pa.array(np.repeat(versions, counts)), pa.array(joined(0, np.uint64))], ["version", "row"]
+        [
+            pa.array(np.repeat(versions, counts)),
+            pa.array(np.repeat(batches, counts)),
+            pa.array(joined(0, np.uint64)),
+        ],
+        ["version", "batch", "row"],
     )
     rows = pa.StructArray.from_arrays(
         [
