@@ -48,6 +48,8 @@ LAYERS = [
     "formats",
     "demo",
     "duckdb",
+    "shell",
+    "cli_snapshots",
     "cli",
 ]
 
@@ -60,8 +62,8 @@ HOMES = {
     "botocore": {"storage"},
     "polars": {"frames"},
     "pandas": {"frames"},
-    "click": {"cli"},
-    "tqdm": {"cli"},
+    "click": {"shell", "cli", "cli_snapshots"},
+    "tqdm": {"shell"},
 }
 
 UPWARD_AT_RUN_TIME = {("collection", "formats")}

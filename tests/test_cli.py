@@ -19,7 +19,7 @@ import pytest
 from click.testing import CliRunner
 
 import vecdataset as vd
-from vecdataset import cli
+from vecdataset import cli, cli_snapshots
 
 DOCS = Path(__file__).parent.parent / "docs" / "cli.md"
 COMMANDS = sorted(cli.main.commands)
@@ -61,9 +61,12 @@ def test_every_command_has_an_example_in_its_help_and_a_line_in_the_documents(na
     assert re.search(rf"^\$ .*vecdataset {name}\b", text, re.MULTILINE)
 
 
-@pytest.mark.parametrize("name", sorted(set(COMMANDS) - {"demo"}))
+GROUPED = [f"snapshot {name}" for name in sorted(cli.main.commands["snapshot"].commands)]
+
+
+@pytest.mark.parametrize("name", sorted({*COMMANDS, *GROUPED} - {"demo", "snapshot"}))
 def test_every_command_takes_json(name):
-    assert "--json" in run(name, "--help").output
+    assert "--json" in run(*name.split(), "--help").output
 
 
 def test_the_documents_know_no_other_command():
@@ -71,10 +74,12 @@ def test_the_documents_know_no_other_command():
 
 
 def test_a_command_is_a_few_lines_over_the_library():
-    tree = ast.parse(Path(cli.__file__).read_text())
     named = {c.callback.__name__ for c in cli.main.commands.values()}
-    functions = [f for f in tree.body if isinstance(f, ast.FunctionDef) and f.name in named]
-    lengths = {f.name: f.body[-1].end_lineno - f.body[0].end_lineno for f in functions}
+    lengths = {}
+    for module in (cli, cli_snapshots):
+        tree = ast.parse(Path(module.__file__).read_text())
+        functions = [f for f in tree.body if isinstance(f, ast.FunctionDef) and f.name in named]
+        lengths |= {f.name: f.body[-1].end_lineno - f.body[0].end_lineno for f in functions}
 
     assert len(lengths) == len(COMMANDS)
     assert {name: n for name, n in lengths.items() if n > 15} == {}
@@ -418,3 +423,62 @@ def test_a_terminal_gets_progress_and_a_pipe_none(books):
 
     assert "import: " in shown
     assert run("import", "books.parquet", "copy").stderr == ""
+
+
+# ----------------------------------------------------------------------------- snapshots
+
+
+def test_snapshots_go_through_their_whole_life_in_the_shell(books):
+    made = rows("snapshot", "create", "books", "first", "--note", "a note")[0]
+    books.delete([1])
+
+    assert (made["name"], made["rows"]) == ("first", 3)
+    assert rows("snapshot", "list", "books")[0]["note"] == "a note"
+    assert rows("snapshot", "diff", "books", "first")[0]["removed"] == [1]
+    assert rows("verify", "books")[0]["ok"]
+    assert rows("snapshot", "copy", "books", "first", "copy")[0]["skipped"] == 0
+    assert rows("snapshot", "restore", "books", "first", "--into", "then")[0]["snapshot"] == "first"
+    assert len(vd.open("then")) == 3
+    assert run("snapshot", "restore", "books", "first").exit_code == 2
+    rows("snapshot", "restore", "books", "first", "--yes")
+    assert len(vd.open("books")) == 3
+    assert rows("snapshot", "prune", "books", "--keep-last", "1", "--dry-run")[0]["deleted"] == ["first"]
+    assert run("snapshot", "prune", "books").exit_code == 2
+    assert run("snapshot", "prune", "books", "--older-than", "soon").exit_code == 2
+    assert rows("snapshot", "delete", "books", "first", "--yes") == [{"deleted": "first"}]
+
+
+def test_damage_is_an_exit_status(books):
+    rows("snapshot", "create", "books", "first")
+    data = next(Path("books/data").iterdir())
+    data.write_bytes(data.read_bytes()[:-1])
+
+    done = run("verify", "books", "--json")
+
+    assert done.exit_code == 1
+    assert json.loads(done.stdout)["truncated"] == [f"data/{data.name}"]
+
+
+def test_a_backup_goes_out_and_comes_back(books):
+    out = rows("backup", ".", "backup", "--only", "books")
+    back = rows("restore", "backup", "back")
+
+    assert (out[0]["rows"], out[0]["error"]) == (3, None)
+    assert back[0]["root"] == out[0]["root"]
+    assert len(vd.open("back/books")) == 3
+    assert run("restore", "backup", "back").exit_code == 1
+
+
+def test_repair_says_first_and_does_when_told(books):
+    newest = min(Path("books/_versions").glob("*.manifest"))
+    newest.write_bytes(b"")
+
+    failed = run("info", "books")
+    planned = rows("repair", "books")[0]
+    assert newest.exists()
+    done = rows("repair", "books", "--yes")[0]
+
+    assert failed.exit_code == 1
+    assert "vecdataset repair books" in failed.stderr.replace(f"{Path.cwd()}/", "")
+    assert (planned["moved"], len(done["moved"])) == ([], 1)
+    assert run("info", "books").exit_code == 0

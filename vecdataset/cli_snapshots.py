@@ -1,0 +1,303 @@
+"""The shell's commands on snapshots and backups; `cli.py` has the rest."""
+
+# ruff: noqa: D301 - click reads the backspace in a docstring as "do not wrap this"
+# ruff: noqa: FBT001 - click passes flags by name
+
+from __future__ import annotations
+
+import re
+import sys
+from collections.abc import Mapping, Sequence
+from datetime import timedelta
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from vecdataset.shell import bar, emit, json_flag, main, open_at, storage_option, tell
+
+if TYPE_CHECKING:
+    from vecdataset.snapshots import Snapshots
+
+_yes = click.option("--yes", is_flag=True, help="Do not ask.")
+
+
+def _snapshots(url: str, storage: Mapping[str, Any]) -> Snapshots:
+    return open_at(url, storage).snapshots
+
+
+def _sure(question: str, *, yes: bool) -> None:
+    """Ask on a terminal; elsewhere --yes must be given."""
+    if yes:
+        return
+    if not sys.stdin.isatty():
+        raise click.UsageError("add --yes: nobody is there to be asked")
+    click.confirm(question, abort=True, err=True)
+
+
+def _age(ctx: click.Context, param: click.Parameter, text: str | None) -> timedelta | None:  # noqa: ARG001
+    if text is None:
+        return None
+    found = re.fullmatch(r"(\d+)([hdw])", text)
+    if found is None:
+        raise click.BadParameter(f"{text!r} is not a number with h, d or w, such as 30d")
+    return timedelta(hours=int(found[1]) * {"h": 1, "d": 24, "w": 168}[found[2]])
+
+
+@main.group()
+def snapshot() -> None:
+    """Make, list, restore, copy and compare sealed versions.
+
+    \b
+    Example:
+      $ vecdataset snapshot create ./books before-reindex
+    """
+
+
+@snapshot.command()
+@click.argument("url")
+@click.argument("name", required=False)
+@click.option("--note", help="Text for people, kept in the manifest.")
+@storage_option
+@json_flag
+def create(url: str, name: str | None, note: str | None, storage: dict[str, Any], as_json: bool) -> None:
+    """Seal the newest version.
+
+    \b
+    Example:
+      $ vecdataset snapshot create ./books before-reindex --note 'asked for by the editors'
+    """
+    with bar("hash", share=True) as progress:
+        made = _snapshots(url, storage).create(name, note=note, progress=progress)
+    data = {
+        "name": made.name,
+        "version": made.version,
+        "rows": made.rows,
+        "files": len(made.files),
+        "root": made.root,
+    }
+    tell(
+        f"{made.name}: {made.rows:,} points in {len(made.files)} files, root {made.root}",
+        data,
+        as_json=as_json,
+    )
+
+
+@snapshot.command("list")
+@click.argument("url")
+@storage_option
+@json_flag
+def list_(url: str, storage: dict[str, Any], as_json: bool) -> None:
+    """List snapshots, newest first.
+
+    \b
+    Example:
+      $ vecdataset snapshot list ./books
+    """
+    emit(_snapshots(url, storage).list().to_pylist(), as_json=as_json)
+
+
+@snapshot.command()
+@click.argument("url")
+@click.argument("name")
+@click.option(
+    "--into", metavar="NAME|URL", help="A free name beside the collection, or a URL; else in place."
+)
+@_yes
+@storage_option
+@json_flag
+def restore(url: str, name: str, into: str | None, yes: bool, storage: dict[str, Any], as_json: bool) -> None:
+    """Bring a snapshot back, once it has been verified.
+
+    \b
+    Example:
+      $ vecdataset snapshot restore ./books before-reindex --into books-then
+    """
+    if into is None:
+        _sure(f"Make {name!r} the newest version of {url}? What is newest now stays as a snapshot.", yes=yes)
+    where = _snapshots(url, storage).restore(name, into=into)
+    tell(f"{name} stands at {where}", {"snapshot": name, "url": where}, as_json=as_json)
+
+
+@snapshot.command()
+@click.argument("url")
+@click.argument("name")
+@_yes
+@storage_option
+@json_flag
+def delete(url: str, name: str, yes: bool, storage: dict[str, Any], as_json: bool) -> None:
+    """Remove a snapshot; clean-up may then remove files that only it needs.
+
+    \b
+    Example:
+      $ vecdataset snapshot delete ./books before-reindex --yes
+    """
+    _sure(f"Delete snapshot {name!r} of {url}?", yes=yes)
+    _snapshots(url, storage).delete(name)
+    tell(f"deleted {name}", {"deleted": name}, as_json=as_json)
+
+
+@snapshot.command()
+@click.argument("url")
+@click.option("--keep-last", type=click.IntRange(0), help="Keep the newest so many.")
+@click.option("--older-than", callback=_age, metavar="AGE", help="Only older ones, such as 30d, 12h or 8w.")
+@click.option("--dry-run", is_flag=True, help="Only say which would go.")
+@storage_option
+@json_flag
+def prune(
+    url: str,
+    keep_last: int | None,
+    older_than: timedelta | None,
+    dry_run: bool,
+    storage: dict[str, Any],
+    as_json: bool,
+) -> None:
+    """Delete old snapshots.
+
+    \b
+    Example:
+      $ vecdataset snapshot prune ./books --keep-last 7 --dry-run
+    """
+    if keep_last is None and older_than is None:
+        raise click.UsageError("give --keep-last, --older-than, or both")
+    names = _snapshots(url, storage).prune(keep_last=keep_last, older_than=older_than, dry_run=dry_run)
+    said = "would delete" if dry_run else "deleted"
+    tell(f"{said} {', '.join(names) or 'nothing'}", {"deleted": names, "dry_run": dry_run}, as_json=as_json)
+
+
+@snapshot.command()
+@click.argument("url")
+@click.argument("name")
+@click.argument("target")
+@storage_option
+@json_flag
+def copy(url: str, name: str, target: str, storage: dict[str, Any], as_json: bool) -> None:
+    """Copy a snapshot to another place, each file verified; again moves only new files.
+
+    \b
+    Example:
+      $ vecdataset snapshot copy ./books before-reindex s3://backup/books
+    """
+    done = _snapshots(url, storage).copy(name, target, storage_options=storage)
+    data = {"url": done.url, "copied": done.copied, "skipped": done.skipped, "size_bytes": done.size_bytes}
+    tell(f"{done.url}: {done.copied} files copied, {done.skipped} there already", data, as_json=as_json)
+
+
+@snapshot.command()
+@click.argument("url")
+@click.argument("old")
+@click.argument("new", required=False)
+@storage_option
+@json_flag
+def diff(url: str, old: str, new: str | None, storage: dict[str, Any], as_json: bool) -> None:
+    """Say which points changed from one snapshot or version to another, or to the newest.
+
+    \b
+    Example:
+      $ vecdataset snapshot diff ./books before-reindex
+    """
+    a, b = (int(v) if v is not None and v.isdigit() else v for v in (old, new))
+    assert a is not None
+    found = _snapshots(url, storage).diff(a, b)
+    data = {
+        k: list(getattr(found, k))
+        for k in ("added", "changed", "removed", "columns_added", "columns_removed")
+    }
+    tell("\n".join(f"{k.replace('_', ' ')}: {len(v)}" for k, v in data.items()), data, as_json=as_json)
+
+
+@main.command()
+@click.argument("url")
+@click.argument("name", required=False)
+@click.option("--deep", is_flag=True, help="Also read every value.")
+@storage_option
+@json_flag
+def verify(url: str, name: str | None, deep: bool, storage: dict[str, Any], as_json: bool) -> None:
+    """Compare every file of a snapshot, or of all, with its sealed manifest; exit 1 on damage.
+
+    \b
+    Example:
+      $ vecdataset verify s3://lake/books
+    """
+    snapshots = _snapshots(url, storage)
+    with bar("verify", share=True) as progress:
+        found = snapshots.verify(name, deep=deep, progress=progress)
+    reports: Sequence[Any] = found if isinstance(found, Sequence) else [found]
+    for report in reports:
+        tell(str(report), report.to_dict(), as_json=as_json)
+    if not reports:
+        click.echo("no snapshots; `vecdataset snapshot create` makes one", err=True)
+    if not all(reports):
+        raise SystemExit(1)
+
+
+@main.command()
+@click.argument("root")
+@click.argument("target")
+@click.option("--only", multiple=True, metavar="NAME", help="Only this collection; repeatable.")
+@storage_option
+@json_flag
+def backup(root: str, target: str, only: tuple[str, ...], storage: dict[str, Any], as_json: bool) -> None:
+    """Seal and copy all collections beneath ROOT to TARGET; exit 1 if one failed.
+
+    \b
+    Example:
+      $ vecdataset backup s3://lake ./backup
+    """
+    from vecdataset.backup import backup as run
+    from vecdataset.catalog import Catalog
+
+    source = Catalog(root, storage_options=storage if "://" in root else None)
+    place = Catalog(target, storage_options=storage if "://" in target else None)
+    _report(run(source, place, names=only or None), as_json=as_json)
+
+
+@main.command("restore")
+@click.argument("backup")
+@click.argument("root")
+@click.option("--only", multiple=True, metavar="NAME", help="Only this collection; repeatable.")
+@storage_option
+@json_flag
+def restore_backup(
+    backup: str, root: str, only: tuple[str, ...], storage: dict[str, Any], as_json: bool
+) -> None:
+    """Bring collections of a backup back beneath ROOT, each verified; exit 1 if one failed.
+
+    \b
+    Example:
+      $ vecdataset restore ./backup ./restored
+    """
+    from vecdataset.backup import restore as run
+    from vecdataset.catalog import Catalog
+
+    source = Catalog(backup, storage_options=storage if "://" in backup else None)
+    place = Catalog(root, storage_options=storage if "://" in root else None)
+    _report(run(source, place, names=only or None), as_json=as_json)
+
+
+def _report(outcomes: Sequence[Any], *, as_json: bool) -> None:
+    from dataclasses import asdict
+
+    emit([asdict(o) for o in outcomes], as_json=as_json, shown=["collection", "rows", "snapshot", "error"])
+    if not all(o.ok for o in outcomes):
+        raise SystemExit(1)
+
+
+@main.command()
+@click.argument("url")
+@_yes
+@storage_option
+@json_flag
+def repair(url: str, yes: bool, storage: dict[str, Any], as_json: bool) -> None:
+    """Go back to the last version that can be read, if the newest cannot; without --yes only say so.
+
+    \b
+    Example:
+      $ vecdataset repair ./books
+    """
+    from dataclasses import asdict
+
+    from vecdataset.repair import repair as run
+    from vecdataset.storage import resolve
+
+    found = run(resolve(url, storage_options=storage), dry_run=not yes)
+    tell(str(found), asdict(found), as_json=as_json)
