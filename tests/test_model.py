@@ -32,7 +32,7 @@ import vecdataset as vd
 
 THRESHOLD = 50
 STEPS_PER_RUN = 50
-SLOW_STEPS = 2_000
+SLOW_STEPS = 5_000
 
 # ------------------------------------------------------------------------------------ data
 
@@ -731,7 +731,7 @@ def test_a_collection_never_differs_from_a_dictionary():
 
 
 @pytest.mark.slow
-def test_a_collection_never_differs_from_a_dictionary_in_2000_steps():
+def test_a_collection_never_differs_from_a_dictionary_in_5000_steps():
     run(examples=SLOW_STEPS // STEPS_PER_RUN * 6 // 5)
 
     assert Machine.steps_done >= SLOW_STEPS
