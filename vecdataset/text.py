@@ -374,11 +374,12 @@ def _searched(
 def _apart(text: str) -> list[str]:
     """Return a text in parts so that no two words of a part begin alike, and so may have one stem.
 
-    BM25F counts a word that stands twice once; an index alone counts it twice.
+    BM25F counts a word that stands twice once; an index alone counts it twice. Stemmers cut endings, and
+    leave the first two letters but of a few words (dying, die).
     """
     parts: list[dict[str, str]] = []
     for word in text.split():
-        begin = unicodedata.normalize("NFKD", word.casefold())[:1]
+        begin = unicodedata.normalize("NFKD", word.casefold())[:2]
         part = next((p for p in parts if begin not in p), None)
         if part is None:
             parts.append(part := {})
