@@ -1,9 +1,11 @@
 """Full text against a BM25 of a dozen lines, in every state that an index can be in."""
 
+import gc
 import math
 import random
 import re
 import uuid
+from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 import pytest
@@ -520,6 +522,42 @@ def test_older_versions_answer_as_they_did():
 
     assert scores(found.at(version).text("red")).keys() == {1}
     assert scores(found.text("red")).keys() == {2}
+
+
+def test_the_private_index_goes_with_its_version(tmp_path, monkeypatch):
+    monkeypatch.setattr("tempfile.tempdir", str(tmp_path))
+    found = collection({1: "red shoe"})
+    found.text("red")
+    before = list(tmp_path.iterdir())
+    found.upsert(points({2: "blue"}))
+    gc.collect()
+
+    assert len(before) == 1
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_threads_share_one_private_index(tmp_path, monkeypatch):
+    monkeypatch.setattr("tempfile.tempdir", str(tmp_path))
+    found = collection(documents(random.Random(18), range(200)))
+
+    with ThreadPoolExecutor(8) as pool:
+        answers = list(pool.map(lambda _: found.text("red shoe")["id"].to_pylist(), range(16)))
+
+    assert answers == [answers[0]] * 16
+    assert len(list(tmp_path.iterdir())) == 1
+
+
+@pytest.mark.s3
+@pytest.mark.slow
+def test_text_on_s3(s3):
+    docs = {1: "red shoe", 2: "blue shoe", 3: "red hat"}
+    found = vd.create(f"{s3.url}/text", vectors=vd.VectorParams(size=2), storage_options=s3.options)
+    found.upsert(points(docs))
+    same_scores(found.text("red shoe"), bm25(docs, "red shoe"))
+    found.create_payload_index("t", "text")
+    found.upsert(points({4: "shoe"}))
+
+    same_scores(found.text("red shoe"), bm25(docs | {4: "shoe"}, "red shoe"))
 
 
 # ----------------------------------------------------------------------- mistakes
