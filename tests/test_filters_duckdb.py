@@ -28,7 +28,7 @@ ROWS = [
         "s": _or_null(RNG.choice(TEXTS)),
         "u": _or_null(RNG.choice(TEXTS)),
         "b": _or_null(RNG.random() < 0.5),
-        "t": _or_null(dt.datetime(2024, RNG.randrange(1, 4), 1, RNG.randrange(24))),
+        "t": _or_null(dt.datetime(2024, RNG.randrange(1, 4), 1, RNG.randrange(24))),  # noqa: DTZ001 - TIMESTAMP has no zone
         "d": _or_null(dt.date(2024, RNG.randrange(1, 4), 1)),
         "li": _or_null([_or_null(RNG.randrange(3)) for _ in range(RNG.randrange(4))]),
         "ls": _or_null([_or_null(RNG.choice(TEXTS[:4])) for _ in range(RNG.randrange(4))]),

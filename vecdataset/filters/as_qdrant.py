@@ -67,12 +67,16 @@ def _filter(node: Node) -> dict[str, Any]:
     must: list[Any] = []
     must_not: list[Any] = []
     out: dict[str, Any] = {}
-    for item in node.items if isinstance(node, And) else (node,):
+    items = node.items if isinstance(node, And) else (node,)
+    # A clause holds one disjunction and one count; where there are more, each is a filter of its own.
+    disjunctions = sum(isinstance(i, Or) for i in items)
+    counts = sum(isinstance(i, AtLeast) for i in items)
+    for item in items:
         if isinstance(item, Not):
             must_not.append(write_condition(item.item))
-        elif isinstance(item, Or) and item.items and "should" not in out:
+        elif isinstance(item, Or) and item.items and disjunctions == 1:
             out["should"] = [write_condition(i) for i in item.items]
-        elif isinstance(item, AtLeast) and "min_should" not in out:
+        elif isinstance(item, AtLeast) and counts == 1:
             out["min_should"] = _min_should(item)
         else:
             must.append(write_condition(item))
@@ -108,10 +112,6 @@ def write_condition(node: Node) -> dict[str, Any]:
 
 def _test(test: Test) -> dict[str, Any]:
     match test:
-        case MatchValue(float() as to):
-            return {"range": {"gte": to, "lte": to}}
-        case MatchValue(Instant() as to):
-            return {"range": {"gte": to.isoformat(), "lte": to.isoformat()}}
         case MatchValue(to):
             return {"match": {"value": to}}
         case MatchAny(values):
@@ -259,7 +259,7 @@ def _held(path: Path, test: Test, *, want: bool) -> Node:
 def _equal(to: Any) -> Test:
     if is_number(to) and abs(to) <= _EXACT_INT:
         return Range(gte=float(to), lte=float(to))
-    return MatchValue(to)
+    return TimeRange(gte=to, lte=to) if isinstance(to, Instant) else MatchValue(to)
 
 
 def _compared(path: Path, op: CompareOp, to: Any) -> Node:

@@ -71,8 +71,6 @@ def _passes(scalar: Scalar, test: Test, guards: Guards) -> str:
     if scalar.kind is Kind.OTHER:
         raise Undecidable
     match test:
-        case MatchValue(Instant() as to) if scalar.kind is Kind.TEXT:
-            return _dates(scalar, [("=", to)], guards)
         case MatchValue(to):
             return _among(scalar, [to])
         case MatchAny(values):
@@ -145,7 +143,7 @@ def list_test(column: Scalar, item: pa.DataType, test: Test, guards: Guards, *, 
         case MatchValue(to):
             found = either(list_has(column, item, to, as_match=True))
         case MatchAny(values):
-            found = either(*(list_has(column, item, v, as_match=True) for v in values))
+            found = list_has_any(column, item, values, as_match=True)
         case MatchExcept(values):
             found = _has_other(column, item, values)
         case Range() | TimeRange():
@@ -165,6 +163,16 @@ def _holds_null(column: Scalar, item: pa.DataType) -> str:
     if not _is_plain(item):
         raise Undecidable
     return f"array_position({column.sql}, NULL) IS NOT NULL"
+
+
+def list_has_any(column: Scalar, item: pa.DataType, values: Sequence[Any], *, as_match: bool = False) -> str:
+    """Return the rows whose list holds one of the values."""
+    if len(values) < 2 or item not in {pa.utf8(), pa.int64()}:
+        return either(*(list_has(column, item, v, as_match=as_match) for v in values))
+    inner = Scalar("x", item)
+    literals = [inner.literal_match(v) if as_match else inner.literal_equal(v) for v in values]
+    known = list(dict.fromkeys(x for x in literals if x is not None))
+    return f"array_has_any({column.sql}, [{', '.join(known)}])" if known else FALSE
 
 
 def list_has(column: Scalar, item: pa.DataType, value: Any, *, as_match: bool = False) -> str:
@@ -189,7 +197,7 @@ def _has_other(column: Scalar, item: pa.DataType, values: Sequence[Any]) -> str:
         raise Undecidable(some)
     inner = Scalar("x", item)
     literals = [x for x in map(inner.literal_match, values) if x is not None]
-    if not literals or str(-(1 << 63)) in literals:
+    if not literals:
         raise Undecidable(some)
     rest = f"array_except({column.sql}, [{', '.join(literals)}])"
     # A null element is left over as well, once.

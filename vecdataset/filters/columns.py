@@ -158,15 +158,18 @@ class Scalar:
             return (-(1 << bits - 1), (1 << bits - 1) - 1)
         return (0, (1 << bits) - 1)
 
-    def _value(self, stored: int) -> Any:
+    def value(self, stored: int) -> Any:
+        """Return what a stored whole number means."""
         if self.kind is Kind.TIME:
             return Instant(stored * _UNIT_NS[self.type.unit])
         return Instant(stored * _DAY_NS) if self.kind is Kind.DATE else stored
 
     def _whole(self, stored: int) -> str:
+        # Lance reads the least int64, written with digits, as a float.
+        literal = str(stored) if stored > -(1 << 63) else f"arrow_cast('{stored}', 'Int64')"
         if self.kind in {Kind.TIME, Kind.DATE}:
-            return f"arrow_cast({stored}, '{self.arrow_name}')"
-        return str(stored)
+            return f"arrow_cast({literal}, '{self.arrow_name}')"
+        return literal
 
     def _stored(self, holds: Callable[[int], bool]) -> int:
         """Return the first stored value for which a monotone test holds; past the last if none."""
@@ -186,9 +189,6 @@ class Scalar:
             return FALSE
         if low <= least and high >= most:
             return f"{self.sql} IS NOT NULL"
-        if high == least:
-            # Lance reads the least int64 as a float.
-            return f"{self.sql} < {self._whole(least + 1)}"
         if low == high:
             return f"{self.sql} = {self._whole(low)}"
         if low <= least:
@@ -258,19 +258,20 @@ class Scalar:
         if self.kind in {Kind.BOOL, Kind.TEXT}:
             return f"{self.sql} {op} {self._plain(to)}"
         to = to if self.kind is Kind.INT else self._instant(to)
-        return self._ordered(op, lambda stored: compare(self._value(stored), to) or 0)
+        return self._between_whole(*self._ordered(op, lambda stored: compare(self.value(stored), to) or 0))
 
-    def _ordered(self, op: CompareOp, order: Callable[[int], int]) -> str:
+    def _ordered(self, op: CompareOp, order: Callable[[int], int]) -> tuple[int, int]:
+        """Return the first and the last stored value that compare so."""
         least, most = self.domain
         match op:
             case ">=":
-                return self._between_whole(self._stored(lambda x: order(x) >= 0), most)
+                return (self._stored(lambda x: order(x) >= 0), most)
             case ">":
-                return self._between_whole(self._stored(lambda x: order(x) > 0), most)
+                return (self._stored(lambda x: order(x) > 0), most)
             case "<=":
-                return self._between_whole(least, self._stored(lambda x: order(x) > 0) - 1)
+                return (least, self._stored(lambda x: order(x) > 0) - 1)
             case _:
-                return self._between_whole(least, self._stored(lambda x: order(x) >= 0) - 1)
+                return (least, self._stored(lambda x: order(x) >= 0) - 1)
 
     def in_range(self, test: Range | TimeRange) -> str:
         """Return the rows within the bounds of a Qdrant range."""
@@ -280,12 +281,17 @@ class Scalar:
         given = [(op, to) for op, to in bounds if to is not None]
         if not given:
             return f"{self.sql} IS NOT NULL"
-        if self.kind is Kind.INT:
-            # Qdrant compares integers as doubles, which rounds those beyond 2**53.
-            return both(*(self._ordered(op, functools.partial(_as_doubles, to)) for op, to in given))
         if self.kind is Kind.FLOAT:
+            if test.gte is not None and test.gte == test.lte and len(given) == 2:
+                return self.compared("=", test.gte)
             return self._within(given)
-        return both(*(self.compared(op, to) for op, to in given))
+        # Qdrant compares integers as doubles, which rounds those beyond 2**53.
+        order = _as_doubles if self.kind is Kind.INT else _as_instants
+        low, high = self.domain
+        for op, to in given:
+            least, most = self._ordered(op, functools.partial(order, self, to))
+            low, high = max(low, least), min(high, most)
+        return self._between_whole(low, high)
 
     def against(self, other: Scalar, op: CompareOp) -> str:
         """Return the rows for which `self op other` is true; floats are for `numbers.py`."""
@@ -347,12 +353,9 @@ class Scalar:
 
     def among(self, literals: Sequence[str]) -> str:
         """Return the rows whose value is one of these literals."""
-        least = [x for x in literals if self._is_least(x)]
         zero = [x for x in literals if self._is_zero(x)]
-        rest = list(dict.fromkeys(x for x in literals if x not in least and x not in zero))
-        parts = [f"{self.sql} < {self._whole(self.domain[0] + 1)}"] if least else []
-        if zero:
-            parts.append(f"{self.sql} >= -0.0 AND {self.sql} <= 0.0")
+        rest = list(dict.fromkeys(x for x in literals if x not in zero))
+        parts = [f"{self.sql} >= -0.0 AND {self.sql} <= 0.0"] if zero else []
         if len(rest) == 1:
             parts.append(f"{self.sql} = {rest[0]}")
         elif rest:
@@ -364,19 +367,20 @@ class Scalar:
         among = self.among(literals)
         if among == FALSE:
             return f"{self.sql} IS NOT NULL"
-        if len(literals) == 1 and not self._is_least(literals[0]) and not self._is_zero(literals[0]):
+        if len(literals) == 1 and not self._is_zero(literals[0]):
             return f"{self.sql} <> {literals[0]}"
         return negated(among)
-
-    def _is_least(self, literal: str) -> bool:
-        return self.type == pa.int64() and literal == str(-(1 << 63))
 
     def _is_zero(self, literal: str) -> bool:
         return self.kind is Kind.FLOAT and literal == "0.0"
 
 
-def _as_doubles(to: float, stored: int) -> int:
+def _as_doubles(_: Scalar, to: float, stored: int) -> int:
     return compare(as_double(stored), to) or 0
+
+
+def _as_instants(scalar: Scalar, to: Instant, stored: int) -> int:
+    return compare(scalar.value(stored), to) or 0
 
 
 def _low_zero(number: float) -> float:

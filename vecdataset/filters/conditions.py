@@ -20,17 +20,14 @@ from vecdataset.filters.words import has_phrase, words
 
 @dataclass(frozen=True, slots=True)
 class MatchValue:
-    """Equal and of the same type; a float equals any number of its size."""
+    """Equal and of the same type."""
 
-    to: Any
-    """A bool, int, str, float or `Instant`."""
+    to: bool | int | str
 
     def check(self, value: Any) -> bool:
         """Test one value."""
         if isinstance(self.to, bool) or isinstance(value, bool):
             return self.to is value
-        if isinstance(self.to, float):
-            return is_number(value) and compare(value, self.to) == 0
         if isinstance(self.to, int):
             return isinstance(value, int) and value == self.to and -(1 << 63) <= value < 1 << 63
         return compare(value, self.to) == 0
@@ -211,7 +208,7 @@ class Field(_AtPath):
 
     path: Path
     test: Test
-    named: bool = False
+    named: bool = field(default=False, repr=False, compare=False)
     """From `{key: value}`: an unknown key is a mistake, not a missing value."""
 
     def value(self, row: Row) -> bool:

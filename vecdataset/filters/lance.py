@@ -27,7 +27,7 @@ from typing import Any, Final
 import pyarrow as pa
 
 from vecdataset.filters import calculations
-from vecdataset.filters.column_tests import list_has, list_test, scalar_test, struct_test
+from vecdataset.filters.column_tests import list_has, list_has_any, list_test, scalar_test, struct_test
 from vecdataset.filters.columns import ColumnLike, Kind, Scalar, element
 from vecdataset.filters.conditions import (
     Field,
@@ -63,6 +63,7 @@ from vecdataset.filters.logic import (
     TRUE,
     Undecidable,
     both,
+    depth,
     either,
     identifier,
     negated,
@@ -74,6 +75,8 @@ from vecdataset.filters.tree import And, AtLeast, Node, Not, Or, Path, Row, any_
 from vecdataset.filters.values import Instant
 
 _MAX_COMBINATIONS: Final = 128
+_MAX_COMBINED_CHARS: Final = 20_000
+_MAX_SQL_DEPTH: Final = 32  # of the 50 that Lance takes; guards are put around
 _OPPOSITE: Final[Mapping[CompareOp, CompareOp]] = {
     "=": "<>", "<>": "=", "<": ">=", "<=": ">", ">": "<=", ">=": "<",
 }  # fmt: skip
@@ -158,6 +161,13 @@ class _Compiler:
 
     def bounds(self, node: Node, *, want: bool) -> Bounds:
         """Return SQL below and above the rows where `node` is `want`."""
+        lower, upper = self._bounds(node, want=want)
+        return (
+            lower if depth(lower) <= _MAX_SQL_DEPTH else FALSE,
+            upper if depth(upper) <= _MAX_SQL_DEPTH else TRUE,
+        )
+
+    def _bounds(self, node: Node, *, want: bool) -> Bounds:
         match node:
             case And(items):
                 return self._joined(items, want=want, every=want)
@@ -198,11 +208,13 @@ class _Compiler:
         # Fewer than n of m are true where at least m - n + 1 are not true; conditions are two-valued.
         needed = count if want else len(items) - count + 1
         parts = [self.bounds(i, want=want) for i in items]
+        some = (FALSE, either(*(p[1] for p in parts)) if needed > 0 else TRUE)
         if math.comb(len(items), max(needed, 0)) > _MAX_COMBINATIONS:
-            return (FALSE, either(*(p[1] for p in parts)) if needed > 0 else TRUE)
+            return some
         chosen = list(combinations(parts, max(needed, 0)))
         lower, upper = (either(*(both(*(p[side] for p in c)) for c in chosen)) for side in (0, 1))
-        return (lower, upper)
+        # Each part stands in several combinations: nested, they would grow without bounds.
+        return (lower, upper) if len(lower) + len(upper) < _MAX_COMBINED_CHARS else some
 
     # ---------------------------------------------------------------- leaves
 
@@ -401,8 +413,11 @@ class _Compiler:
         wanted = (to,) if name == "list_contains" else to
         if item is None or not isinstance(wanted, tuple):
             return FALSE
-        join = both if name == "list_has_all" else either
-        found = join(*(list_has(left, item, v) for v in wanted if v is not None))
+        wanted = tuple(v for v in wanted if v is not None)
+        if name == "list_has_all":
+            found = both(*(list_has(left, item, v) for v in wanted))
+        else:
+            found = list_has_any(left, item, wanted)
         if found in {TRUE, FALSE}:
             return f"{left.sql} IS NOT NULL" if (found == TRUE) is want else FALSE
         return found if want else negated(found)

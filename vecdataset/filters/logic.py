@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable
 from typing import Final
 
@@ -47,6 +48,34 @@ def not_true(sql: str) -> str:
     if sql in {TRUE, FALSE}:
         return TRUE if sql == FALSE else FALSE
     return f"({sql}) IS NOT TRUE"
+
+
+def depth(sql: str) -> int:
+    """Return how deep a parser goes that calls itself for every parenthesis and operator.
+
+    Lance gives up at 50, and counts what stands to the right of an operator as inside it.
+    """
+    if sql.count("(") < 4:
+        return 8
+    most = 0
+    levels = [(0, set[str]())]
+    for found in _STRUCTURE.finditer(sql):
+        part = found.group()
+        base, pending = levels[-1]
+        if part in "([":
+            levels.append((base + len(pending) + 1, set()))
+        elif part in ")]":
+            levels.pop()
+        elif part[0] not in "'`":
+            pending.add(part)
+        base, pending = levels[-1]
+        most = max(most, base + len(pending))
+    return most
+
+
+_STRUCTURE: Final = re.compile(
+    r"'(?:[^']|'')*'|`[^`]*`|[()\[\]]|\b(?:OR|AND|NOT|IS|IN|LIKE)\b|[<>=]+|[+*/%-]"
+)
 
 
 def identifier(path: Iterable[str]) -> str:

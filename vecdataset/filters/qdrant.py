@@ -47,7 +47,7 @@ _FIELD_CONDITIONS: Final = (
 _CONDITIONS: Final = frozenset({"is_empty", "is_null", "has_id", "has_vector", "nested", "filter"})
 _TEXTS: Final = ("text", "text_any", "phrase", "prefix", "substring")
 _BOUNDS: Final = ("lt", "lte", "gt", "gte")
-_I64: Final = range(-(1 << 63), 1 << 63)
+_MAX_DEPTH: Final = 120
 
 _T = TypeVar("_T")
 
@@ -58,9 +58,14 @@ _T = TypeVar("_T")
 def looks_like_qdrant(spec: Mapping[Any, Any]) -> bool:
     """Return whether a dict is Qdrant's JSON and not `{key: value}`."""
     given = {k: v for k, v in spec.items() if v is not None}
-    if given.keys() <= CLAUSES:
+    if spec.keys() <= CLAUSES:
         return all(_clause_shaped(k, v) for k, v in given.items())
     return _condition_shaped(given)
+
+
+def parse_condition(spec: Mapping[Any, Any]) -> Node:
+    """Return the tree of a Qdrant filter, or of one condition of any kind."""
+    return _condition(spec, "filter")
 
 
 def _clause_shaped(name: str, value: Any) -> bool:
@@ -81,6 +86,8 @@ def _condition_shaped(spec: Mapping[Any, Any]) -> bool:
 def parse_filter(spec: Mapping[Any, Any], where: str = "filter") -> Node:
     """Return the tree of a Qdrant filter; a single condition is taken as well."""
     given = {k: v for k, v in spec.items() if v is not None}
+    if where.count(".") > _MAX_DEPTH:
+        raise InvalidFilterError(f"the filter has more than {_MAX_DEPTH} levels")
     if _condition_shaped(given):
         return _condition(given, where)
     _only(given, CLAUSES, where, "clauses")
@@ -179,7 +186,7 @@ def _match(given: Mapping[str, Any], where: str) -> list[Test]:
     ((kind, value),) = given.items()
     where = f"{where}.{kind}"
     if kind == "value":
-        return [MatchValue(_scalar(value, where))]
+        return [_equal(_scalar(value, where))]
     if kind in _TEXTS:
         return [MatchText(kind, _str(value, where))]  # type: ignore[arg-type]  # one of _TEXTS
     values = [_scalar(v, where) for v in _list(value, where)]
@@ -197,9 +204,16 @@ def _any(values: Sequence[Any]) -> list[Test]:
     """Return one test for the texts, one for the integers, and one for each other value."""
     texts = tuple(v for v in values if isinstance(v, str))
     ints = tuple(v for v in values if _plain_int(v))
-    others: list[Test] = [MatchValue(v) for v in values if not isinstance(v, str) and not _plain_int(v)]
+    others: list[Test] = [_equal(v) for v in values if not isinstance(v, str) and not _plain_int(v)]
     groups: list[Test] = [MatchAny(g) for g in (texts, ints) if g]
     return groups + others or [MatchAny(())]
+
+
+def _equal(value: Any) -> Test:
+    """Return the test for one value; floats and times equal whatever is as large or as late."""
+    if isinstance(value, float):
+        return Range(gte=value, lte=value)
+    return TimeRange(gte=value, lte=value) if isinstance(value, Instant) else MatchValue(value)
 
 
 def _plain_int(value: Any) -> bool:

@@ -32,7 +32,7 @@ from vecdataset.filters.expressions import (
     Negative,
     PointId,
 )
-from vecdataset.filters.qdrant import parse_filter
+from vecdataset.filters.qdrant import parse_condition
 from vecdataset.filters.tree import And, Node, Not, Or, all_of, any_of
 from vecdataset.filters.values import Instant, is_number, parse_instant
 
@@ -52,7 +52,8 @@ _KEYWORDS: Final = frozenset(
 _COMPARE: Final[dict[str, CompareOp]] = {
     "=": "=", "==": "=", "<>": "<>", "!=": "<>", "<": "<", "<=": "<=", ">": ">", ">=": ">=",
 }  # fmt: skip
-_MAX_DEPTH: Final = 200
+_MAX_DEPTH: Final = 60  # ten Python calls each
+_MAX_CHAIN: Final = 100
 
 
 @dataclass(frozen=True, slots=True)
@@ -150,6 +151,14 @@ class _Parser:
     def _found(self) -> str:
         return "the end" if self.here.kind == "end" else repr(self.here.text)
 
+    def _chained(self, *texts: str) -> Iterator[Token]:
+        """Yield operators as long as they come; each makes the tree one level deeper."""
+        for _ in range(_MAX_CHAIN):
+            if (taken := self.take(*texts)) is None:
+                return
+            yield taken
+        self._fail(f"more than {_MAX_CHAIN} operators in a row", self.here.at)
+
     # ----------------------------------------------------------------- grammar
 
     def parse(self) -> Node:
@@ -200,7 +209,7 @@ class _Parser:
 
     def test(self) -> Node:
         node = self.comparison()
-        while self.take("IS"):
+        for _ in self._chained("IS"):
             negated = self.take("NOT") is not None
             if self.take("NULL"):
                 node = IsNullExpr(node)
@@ -219,7 +228,7 @@ class _Parser:
 
     def predicate(self) -> Node:
         left = self.sum()
-        while True:
+        for _ in range(_MAX_CHAIN):
             negated = False
             if self.here.text == "NOT" and self.tokens[self.next + 1].text in {
                 "IN",
@@ -239,6 +248,7 @@ class _Parser:
             else:
                 return left
             left = Not(node) if negated else node
+        return self._fail(f"more than {_MAX_CHAIN} operators in a row", self.here.at)
 
     def _in_items(self) -> tuple[Node, ...]:
         if self.here.text == "[":
@@ -253,13 +263,13 @@ class _Parser:
 
     def sum(self) -> Node:
         left = self.product()
-        while op := self.take("+", "-"):
+        for op in self._chained("+", "-"):
             left = Arithmetic(op.text, left, self.product())  # type: ignore[arg-type]  # one of the two
         return left
 
     def product(self) -> Node:
         left = self.unary()
-        while op := self.take("*", "/", "%"):
+        for op in self._chained("*", "/", "%"):
             left = Arithmetic(op.text, left, self.unary())  # type: ignore[arg-type]  # one of the three
         return left
 
@@ -392,7 +402,7 @@ class _Parser:
             self._fail(f"matches() holds no JSON: {exc}", at)
         if not isinstance(spec, dict):
             self._fail("matches() takes a JSON object", at)
-        return parse_filter(spec)
+        return parse_condition(spec)
 
 
 def _unquoted(text: str) -> str:
@@ -417,11 +427,9 @@ def _at(node: Node, level: int) -> str:
 
 def _write(node: Node) -> tuple[str, int]:
     match node:
-        case And(()) | Or(()):
-            return ("TRUE" if isinstance(node, And) else "FALSE"), _PRIMARY
-        case And(items):
+        case And(items) if items:
             return " AND ".join(_at(i, _NOT) for i in items), _AND
-        case Or(items):
+        case Or(items) if items:
             return " OR ".join(_at(i, _AND) for i in items), _OR
         case Not(In(left, items)) if items:
             return f"{_at(left, _SUM)} NOT IN ({_comma(items)})", _PREDICATE
