@@ -1,7 +1,9 @@
 """Write `labels.json`: which packages answer which question, by rules over Debian's own tags.
 
-The rules were written from the questions and the list of tags, before any search ran. They do not look
-at names, descriptions or embeddings, which is all that a ranking sees. A question is here only
+The rules were written from the questions and the list of tags. A look at the names of the packages that
+they chose led to dropping two questions, tightening one rule and leaving out libraries and documentation
+where a program is asked for; all that before any search ran. The rules themselves do not look at names,
+descriptions or embeddings, which is all that a ranking sees. A question is here only
 where the tags say what it asks for; a package without tags is not judged, so rankings are measured
 among the tagged ones.
 
