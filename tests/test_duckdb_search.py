@@ -330,6 +330,18 @@ def test_hits_keep_the_version_that_was_searched(tmp_path):
 
 
 OTHERS = [
+    (
+        "vec.text('packages', 'chess game', columns := ['description'], k := 4, filter := 'depends > 1')",
+        lambda c: c.text("chess game", columns=["description"], limit=4, filter="depends > 1"),
+    ),
+    (
+        "vec.packages.text('chess game', options := {'operator': 'and'}, k := 4)",
+        lambda c: c.text("chess game", operator="and", limit=4),
+    ),
+    (
+        "vec.hybrid('packages', (SELECT vector FROM vec.packages WHERE id = 14600), \"text\" := 'chess', k := 4)",
+        lambda c: c.hybrid(c.get([14600], with_vectors=True)["vector"][0].as_py(), text="chess", limit=4),
+    ),
     ("vec.recommend('packages', [14600, 25], negative := [23], k := 4)",
      lambda c: c.recommend([14600, 25], [23], limit=4)),
     ("vec.packages.recommend(14600, strategy := 'best_score', k := 4)",

@@ -256,3 +256,14 @@ def test_what_is_written_is_what_python_writes(con, books):
     assert stored["title"].to_pylist() == [f"n{i}" for i in range(5_000)]
     vectors = stored["vector"].combine_chunks().flatten().to_numpy().reshape(-1, 2)
     assert np.array_equal(vectors[:, 0], np.arange(5_000, dtype=np.float32))
+
+
+def test_a_snapshot_is_made_listed_and_has_a_view(con, books):
+    con.execute("FROM vec.upsert('books', 'SELECT * FROM staging WHERE id < 5')").fetchall()
+
+    made = con.execute("SELECT vec.snapshot('books', 'v1', note := 'five')").fetchone()
+    con.execute("FROM vec.upsert('books', 'staging')").fetchall()
+    listed = con.execute("SELECT name, rows, note FROM vec.snapshots('books')").fetchall()
+
+    assert (made, listed) == (("v1",), [("v1", 5, "five")])
+    assert con.execute('SELECT count(*) FROM vec."books@v1"').fetchone() == (5,)

@@ -249,6 +249,23 @@ class Answers:
                 hits.append(_got(reader, one))
             elif verb_ == "scroll":
                 hits.append(_page(reader, start=one, order_by=two, limit=limit_of(k_), filter=filter_))
+            elif verb_ in ("text", "hybrid"):
+                pinned = self._collection(name).at(reader.table.version)
+                fixed = {"limit": limit_of(k_), "filter": filter_of(filter_)}
+                if verb_ == "text":
+                    given = _options(three, _TEXT_OPTIONS)
+                    found = pinned.text(one, columns=two, with_payload=[], **fixed, **given)
+                else:
+                    vector, text, sparse = (one.get(part) for part in ("vector", "text", "sparse"))
+                    if vector is None and text is None and sparse is None:
+                        hits.append(None)
+                        continue
+                    given = _options(three, _HYBRID_OPTIONS)
+                    found = pinned.hybrid(
+                        vector, text=text, sparse=_sparse(sparse), fusion=two or "rrf", using=using_,
+                        params=params_of(params_), columns=[], **fixed, **given,
+                    )  # fmt: skip
+                hits.append(_found(reader, found.to_arrow()))
             else:
                 step = _step(reader, verb_, one, two, three, k_, filter_, using_, params_)
                 hits.append(_ran(reader, step))
@@ -460,6 +477,45 @@ def _examples(items: Any) -> list[Any]:
     return [items] if items and all(isinstance(v, float) for v in items) else items
 
 
+_TEXT_OPTIONS: Final = ("operator", "phrase", "fuzziness", "score_threshold")
+_HYBRID_OPTIONS: Final = (
+    "candidates",
+    "weights",
+    "alpha",
+    "k",
+    "sparse_using",
+    "text_columns",
+    "score_threshold",
+)
+
+
+def _options(given: Any, known: Sequence[str]) -> dict[str, Any]:
+    """Return further options, given as JSON or a struct."""
+    options = params_of(given) or {}
+    for name in options:
+        if name not in known:
+            raise UnknownNameError(
+                f"option {name!r} is not known", hint=did_you_mean(name, known, what="options")
+            )
+    return dict(options)
+
+
+def _found(reader: Reader, table: pa.Table) -> Hits:
+    """Return hits that are known by id as row ids of the same version."""
+    place = _places(reader, table["id"])
+    rows = np.array([place[i] for i in table["id"].to_pylist()], np.uint64)
+    return rows, table["score"].to_numpy(), table["_distance"].to_numpy()
+
+
+def _places(reader: Reader, stored: pa.Array | pa.ChunkedArray) -> dict[Any, int]:
+    place: dict[Any, int] = {}
+    if len(stored):
+        for sql in reader.id_literals(stored):
+            found = reader.table.read(["id", "_rowid"], filter=sql)
+            place.update(zip(found["id"].to_pylist(), found["_rowid"].to_pylist(), strict=True))
+    return place
+
+
 def _page(reader: Reader, *, start: Any, order_by: str | None, limit: int, filter: Any) -> Hits:
     if reader.schema.id_type is None:
         return _unscored(np.zeros(0, np.uint64))
@@ -478,10 +534,7 @@ def _got(reader: Reader, ids: Any) -> Hits:
     if reader.schema.id_type is None or not ids:
         return _unscored(np.zeros(0, np.uint64))
     stored, _ = fit_ids(ids, reader.schema.id_type, where=reader.where)
-    place: dict[Any, int] = {}
-    for sql in reader.id_literals(stored):
-        found = reader.table.read(["id", "_rowid"], filter=sql)
-        place.update(zip(found["id"].to_pylist(), found["_rowid"].to_pylist(), strict=True))
+    place = _places(reader, stored)
     rows = [place[i] for i in dict.fromkeys(stored.to_pylist()) if i in place]
     return _unscored(np.array(rows, np.uint64))
 

@@ -221,7 +221,7 @@ class Attachment:
         self.function("write", written.write, writes.WRITTEN, volatile=True)
         self.function("delete", written.delete, "BIGINT", volatile=True)
         self.function("optimize", written.optimize, "BIGINT", volatile=True)
-        for name in ("create", "create_index", "create_payload_index"):
+        for name in ("create", "create_index", "create_payload_index", "snapshot"):
             self.function(name, getattr(written, name), "VARCHAR", volatile=True)
         self._run(f"CREATE MACRO refresh() AS {self.token}_refresh(1)")
         for sql in (*facts.MACROS, *writes.MACROS, *DISTANCES):

@@ -44,6 +44,14 @@ COLUMNS: Final[Mapping[str, Mapping[str, str]]] = {
         "size_bytes": "BIGINT",
         "tag": "VARCHAR",
     },
+    "snapshots": {
+        "name": "VARCHAR",
+        "version": "BIGINT",
+        "rows": "BIGINT",
+        "size_bytes": "BIGINT",
+        "created_at": "VARCHAR",
+        "note": "VARCHAR",
+    },
     "indexes": {
         "name": "VARCHAR",
         "kind": "VARCHAR",
@@ -124,6 +132,16 @@ class Facts:
             ])  # fmt: skip
         return _arrow("versions", out)
 
+    def snapshots(self, collection: pa.ChunkedArray) -> pa.Array:
+        """Return the snapshots, newest first."""
+        names = COLUMNS["snapshots"]
+        out = []
+        for name in values(collection):
+            rows = self._collection(name).snapshots.list().to_arrow().to_pylist()
+            shown = [{key: row.get(key) for key in names} for row in rows]
+            out.append([row | {"created_at": str(row["created_at"])} for row in shown])
+        return _arrow("snapshots", out)
+
     def indexes(self, collection: pa.ChunkedArray) -> pa.Array:
         """Return the indexes."""
         return _arrow(
@@ -197,6 +215,10 @@ MACROS: Final = (
     "CREATE MACRO matches(filter, payload) AS {prefix}matches(filter, payload)",
     "CREATE MACRO collections() AS TABLE SELECT unnest({prefix}collections(1), max_depth := 2)",
     "CREATE MACRO versions(collection) AS TABLE SELECT unnest({prefix}versions(collection), max_depth := 2)",
+    (
+        "CREATE MACRO snapshots(collection) AS TABLE "
+        "SELECT unnest({prefix}snapshots(collection), max_depth := 2)"
+    ),
     "CREATE MACRO indexes(collection) AS TABLE SELECT unnest({prefix}indexes(collection), max_depth := 2)",
     (
         'CREATE MACRO explain(collection, query, k := 10, filter := NULL, "using" := NULL, params := NULL, '

@@ -60,6 +60,18 @@ VERBS: Final = (
         call=f"ranked('query', {{collection}}, query, NULL, NULL, k, {_PASSED})",
     ),
     Verb(
+        name="text",
+        parameters='query, "columns" := NULL, k := 10, filter := NULL, options := NULL',
+        call="ranked('text', {collection}, query, \"columns\", options, k, filter, NULL, NULL)",
+    ),
+    Verb(
+        name="hybrid",
+        parameters="query := NULL, \"text\" := NULL, sparse := NULL, fusion := 'rrf', k := 10, "
+        f"{_OPTIONS}, options := NULL",
+        call="ranked('hybrid', {collection}, {'vector': query, 'text': \"text\", 'sparse': sparse}, "
+        f"fusion, options, k, {_PASSED})",
+    ),
+    Verb(
         name="get",
         parameters="ids",
         call="ranked('get', {collection}, ids, NULL, NULL, NULL, NULL, NULL, NULL)",
@@ -111,7 +123,7 @@ def collection_macros(name: str, schema: str, prefix: str, *, ids: str, payload:
     """
     rest = "" if payload is None else f", unnest({payload}(ref))"
     for verb in VERBS:
-        call = prefix + verb.call.format(collection=literal(name))
+        call = prefix + verb.call.replace("{collection}", literal(name))
         shown = (
             f"_rank, {ids}(ref) AS id, score, _distance{rest}" if verb.scored else f"{ids}(ref) AS id{rest}"
         )

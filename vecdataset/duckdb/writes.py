@@ -238,6 +238,16 @@ class Writes:
             pa.string(),
         )
 
+    def snapshot(self, collection: pa.ChunkedArray, name: pa.ChunkedArray, note: pa.ChunkedArray) -> pa.Array:
+        """Seal the newest versions, and return the names of the snapshots."""
+        columns = map(values, (collection, name, note))
+        out = [
+            self._collection(which).snapshots.create(label, note=text).name
+            for which, label, text in zip(*columns, strict=True)
+        ]
+        self._refresh()
+        return pa.array(out, pa.string())
+
     def optimize(self, collection: pa.ChunkedArray) -> pa.Array:
         """Bring indexes and files in order, and return the versions."""
         return pa.array([self._collection(n).optimize().version for n in values(collection)], pa.int64())
@@ -288,6 +298,10 @@ MACROS: Final = (
     (
         "CREATE MACRO create_payload_index(collection, key, kind := NULL) AS "
         "{prefix}create_payload_index(collection, key, kind)"
+    ),
+    (
+        "CREATE MACRO snapshot(collection, name := NULL, note := NULL) AS "
+        "{prefix}snapshot(collection, name, note)"
     ),
     "CREATE MACRO optimize(collection) AS {prefix}optimize(collection)",
 )
