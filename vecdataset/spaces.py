@@ -110,6 +110,15 @@ def lookup(reader: Reader, using: str, ids: Sequence[Any]) -> tuple[list[Any], n
     return vectors, np.array(row_ids, np.uint64)
 
 
+def _stored_as_qdrant(vectors: Any, params: VectorParams) -> np.ndarray:
+    """Return float64 `[n, size]`; of length one under Cosine: averages depend on it."""
+    matrix = np.array(vectors, np.float64).reshape(-1, params.size)
+    if params.metric is not Distance.COSINE:
+        return matrix
+    norms = np.sqrt((matrix * matrix).sum(axis=1, keepdims=True))
+    return np.divide(matrix, norms, out=np.zeros_like(matrix), where=norms > 0)
+
+
 def _score(metric: Distance, similarity: np.ndarray) -> np.ndarray:
     """Return the score that Qdrant returns for an inner similarity."""
     if metric is Distance.EUCLID:
@@ -141,11 +150,7 @@ class DenseSpace:
 
     def stored(self, values: Sequence[Any]) -> list[np.ndarray]:
         """Return float64 `[size]` each; of length one under Cosine, as Qdrant stores them."""
-        matrix = np.array(values, np.float64).reshape(-1, self._params.size)
-        if self._params.metric is Distance.COSINE:
-            norms = np.sqrt((matrix * matrix).sum(axis=1, keepdims=True))
-            matrix = np.divide(matrix, norms, out=np.zeros_like(matrix), where=norms > 0)
-        return list(matrix)
+        return list(_stored_as_qdrant(values, self._params))
 
     def nearest(
         self, examples: Sequence[np.ndarray], selection: Selection, *, limit: int, params: SearchParams
@@ -224,14 +229,7 @@ class MultiSpace:
 
     def stored(self, values: Sequence[Any]) -> list[np.ndarray]:
         """Return float64 `[vectors, size]` each; of length one under Cosine."""
-        out = []
-        for value in values:
-            matrix = np.array(value, np.float64).reshape(-1, self._params.size)
-            if self._params.metric is Distance.COSINE:
-                norms = np.sqrt((matrix * matrix).sum(axis=1, keepdims=True))
-                matrix = np.divide(matrix, norms, out=np.zeros_like(matrix), where=norms > 0)
-            out.append(matrix)
-        return out
+        return [_stored_as_qdrant(value, self._params) for value in values]
 
     def nearest(
         self,
