@@ -757,11 +757,14 @@ def test_a_handle_on_a_version_does_not_move(books):
 
 def test_a_version_that_clean_up_removed_is_gone(books):
     before = books.version
+    page = books.scroll(limit=2)
     books.upsert([{"id": 9, "vector": [0, 0]}])
     books._reader.table.clean_up(older_than=dt.timedelta(0))
 
-    with pytest.raises(vd.VersionNotFoundError):
+    with pytest.raises(vd.VersionGoneError, match=f"version {before} .* has been cleaned up"):
         books.at(before)
+    with pytest.raises(vd.VersionGoneError):
+        books.scroll(offset=page.next_offset)
     assert len(books) == 6
 
 
@@ -824,6 +827,34 @@ def test_optimize_brings_new_points_into_the_index(many):
 
     assert (many.info().unindexed_rows, many.info().indexed_rows) == (0, 2500)
     assert ids(many.search([2400, 0], limit=1)) == [2400]
+
+
+@pytest.mark.parametrize(
+    "kind",
+    [
+        "ivf_flat",
+        pytest.param(
+            "ivf_sq",
+            marks=pytest.mark.xfail(
+                strict=True,
+                reason="Lance adds rows to an index with the bounds it was built with; optimize() does not rebuild",
+            ),
+        ),
+    ],
+)
+def test_optimize_keeps_recall_when_new_points_lie_far_from_the_old(kind):
+    rng = np.random.default_rng(6)
+    made = vd.create(f"memory://{uuid.uuid4()}", vectors=vd.VectorParams(16, "Euclid"), full_scan_threshold=0)
+    made.upsert((range(1000), rng.normal(size=(1000, 16))))
+    made.create_index(kind)
+    far = rng.normal(size=(1000, 16)) + 10
+    made.upsert((range(1000, 2000), far))
+
+    made.optimize()
+
+    found = made.search(far[:50], limit=1, explain=True)
+    assert found.plan.index == "vector_idx"
+    assert np.mean(found["id"].to_numpy() == np.arange(1000, 1050)) >= 0.95
 
 
 def test_optimize_reports_progress_up_to_one(many):

@@ -434,7 +434,7 @@ json_values = st.recursive(
 json_payloads = st.dictionaries(st.sampled_from(KEYS), json_values, max_size=5)
 
 
-@settings(max_examples=60, deadline=None, derandomize=True, database=None)
+@settings(max_examples=40, deadline=None, derandomize=True, database=None)
 @given(batches=st.lists(st.lists(json_payloads, min_size=1, max_size=4), min_size=1, max_size=3))
 def test_json_comes_back_as_the_same_json(batches):
     url = f"memory://points/{uuid.uuid4()}"

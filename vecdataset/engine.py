@@ -216,8 +216,16 @@ class Table:
         """Return another version of the same dataset."""
         if version == self.version:
             return self
-        with _translated(self.location, version=version):
-            return Table(self._ds.checkout_version(version), self.location)
+        try:
+            with _translated(self.location, version=version):
+                return Table(self._ds.checkout_version(version), self.location)
+        except VersionNotFoundError as exc:
+            if not 1 <= version < self.version:
+                raise
+            raise VersionGoneError(
+                f"version {version} of {self.location.url} has been cleaned up",
+                hint="versions that a snapshot holds are kept",
+            ) from exc
 
     def latest(self) -> Table:
         """Return the newest version; this object where it is the newest."""

@@ -143,13 +143,13 @@ def open_collection(
 
 def open_at(location: Location, *, max_staleness_s: float | None = None) -> Collection:
     """Open the collection at a resolved location."""
+    if location.kind == "local" and Path(location.uri).is_file():
+        raise _not_found(location)  # at once: Lance would try for two seconds
     try:
         table = engine.open_table(location)
     except CollectionNotFoundError as exc:
         raise _not_found(location) from exc
     except (StorageError, InvalidInputError) as exc:
-        if location.kind == "local" and Path(location.uri).is_file():
-            raise _not_found(location) from exc
         version = newest_is_damaged(location) if _speaks_of_content(exc) else None
         if version is None:
             raise
