@@ -116,7 +116,8 @@ def _stored_as_qdrant(vectors: Any, params: VectorParams) -> np.ndarray:
     if params.metric is not Distance.COSINE:
         return matrix
     norms = np.sqrt((matrix * matrix).sum(axis=1, keepdims=True))
-    return np.divide(matrix, norms, out=np.zeros_like(matrix), where=norms > 0)
+    scaled: np.ndarray = np.divide(matrix, norms, out=np.zeros_like(matrix), where=norms > 0)
+    return scaled
 
 
 def _score(metric: Distance, similarity: np.ndarray) -> np.ndarray:
