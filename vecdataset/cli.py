@@ -332,7 +332,7 @@ def _hits(hits: Any, *, as_json: bool) -> list[dict[str, Any]]:
     for row in rows:  # the shortest text of the float32, not of the double that it became
         row["score"] = float(str(np.float32(row["score"])))
     several = len({row["query_index"] for row in rows}) > 1
-    hidden = {"distance_option"} if several else {"distance_option", "query_index"}
+    hidden = {"_distance"} if several else {"_distance", "query_index"}
     return [{k: v for k, v in row.items() if k not in hidden} for row in rows]
 
 
