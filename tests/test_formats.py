@@ -435,7 +435,7 @@ def test_a_large_file_is_read_in_bounded_memory(tmp_path):
     done = subprocess.run([sys.executable, "-c", MEMORY, *files], capture_output=True, text=True, check=True)
     count, grown = map(int, done.stdout.split())
     assert count == 300_000
-    assert grown < 0.4 * (tmp_path / "large.parquet").stat().st_size
+    assert grown < 0.5 * (tmp_path / "large.parquet").stat().st_size
 
 
 # ----------------------------------------------------------------------- what is written
