@@ -98,11 +98,13 @@ NO_ROWS: Final = np.zeros(0, np.uint64)
 def run(reader: Reader, step: Step, *, inherited: Filter | None = None) -> Ranked:
     """Answer one step: at most `limit` rows after `offset`, best first, with the plan.
 
-    A step's filter holds for its prefetches too, as in Qdrant.
+    A step's filter holds for its prefetches too, and points that are its examples are no hits of
+    theirs either, as in Qdrant.
     """
     started = time.perf_counter()
     filter = _both(inherited, step.filter)
-    lists = [run(reader, child, inherited=filter) for child in step.prefetch]
+    below = _both(filter, _without_examples(reader, step)) if step.prefetch else None
+    lists = [run(reader, child, inherited=below) for child in step.prefetch]
     if isinstance(step.rank, Fusion):
         ranked, how = _fused(step.rank, lists), "prefetch"
     elif step.rank is None and lists:
@@ -187,6 +189,21 @@ def _kind(rank: Ranker | None) -> str:
 
 def _both(a: Filter | None, b: Filter | None) -> Filter | None:
     return b if a is None else a if b is None else a & b
+
+
+def _without_examples(reader: Reader, step: Step) -> Filter | None:
+    rank = step.rank
+    examples: list[Any] = []
+    if isinstance(rank, Nearest):
+        examples = [rank.vector]
+    elif isinstance(rank, Recommend):
+        examples = [*rank.positive, *rank.negative]
+    elif isinstance(rank, Discover):
+        examples = [rank.target, *(example for pair in rank.pairs for example in pair)]
+    ids = [i for i in map(_example_id, examples) if i is not None]
+    if not ids or (step.lookup is not None and step.lookup is not reader):
+        return None
+    return Filter({"must_not": [{"has_id": ids}]})
 
 
 def _cut(ranked: Ranked, step: Step) -> Ranked:
