@@ -12,7 +12,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Final
+from typing import Any, Final
 
 import numpy as np
 
@@ -71,13 +71,18 @@ def fuse(
 def _weights(
     lists: Sequence[Ranking], fusion: str, weights: Sequence[float] | None, alpha: float | None
 ) -> list[float]:
-    if alpha is not None and (fusion != "rsf" or weights is not None or not 0 <= alpha <= 1):
+    if alpha is not None and (
+        fusion != "rsf" or weights is not None or not _is_number(alpha) or not 0 <= alpha <= 1
+    ):
         raise InvalidInputError(f"alpha is {alpha!r}; it goes with fusion='rsf' without weights, from 0 to 1")
     if weights is not None:
         if fusion in ("dbsf", "product"):
             raise InvalidInputError(f"fusion {fusion!r} takes no weights; rrf, qdrant_rrf and rsf do")
         if len(weights) != len(lists):
             raise InvalidInputError(f"{len(weights)} weights were given for {len(lists)} rankings")
+        for weight in weights:
+            if not _is_number(weight):
+                raise InvalidInputError(f"a weight is {weight!r}; it must be a finite number")
         return [float(v) for v in weights]
     if fusion == "rsf":
         if len(lists) == 2:
@@ -85,6 +90,14 @@ def _weights(
             return [first, 1 - first]
         return [1 / max(len(lists), 1)] * len(lists)
     return [1.0] * len(lists)
+
+
+def _is_number(value: Any) -> bool:
+    return (
+        isinstance(value, int | float | np.number)
+        and not isinstance(value, bool)
+        and bool(np.isfinite(value))
+    )
 
 
 def _contribution(scores: np.ndarray, fusion: str, k: int | None, weight: float) -> np.ndarray:
