@@ -359,7 +359,7 @@ class _Fold(_Expression):
         return self.items
 
     def value(self, points: _Points, at: np.ndarray) -> np.ndarray:
-        values = np.array([item.value(points, at) for item in self.items]).reshape(-1, len(at))
+        values = np.array([item.value(points, at) for item in self.items]).reshape(len(self.items), len(at))
         with np.errstate(over="ignore", invalid="ignore"):
             return self.fold(values)
 
@@ -502,13 +502,15 @@ def _parse(given: Any, where: str) -> _Expression:
 
 
 def _condition(given: Mapping[str, Any], where: str) -> _Expression:
-    if not given or not looks_like_qdrant(given):
+    # Not for looks_like_qdrant: a payload key may have these names too.
+    by_point = len(given) == 1 and given.keys() <= {"has_id", "has_vector"}
+    if not given or not (by_point or looks_like_qdrant(given)):
         name = min(map(str, given), default="")
         raise UnknownNameError(
             f"{where} has the keys {sorted(map(str, given))}; they are neither an expression nor a condition",
             hint=did_you_mean(name, _KINDS, what="expressions"),
         )
-    return _Condition(Filter(given))
+    return _Condition(Filter({"must": [given]}))
 
 
 def _operation(kind: str, given: Any, where: str) -> _Expression:

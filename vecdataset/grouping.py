@@ -126,12 +126,19 @@ def _column(key: Key, values: Sequence[Any]) -> tuple[pa.Array, bool]:
         if column is not None and column.to_pylist() == list(values):
             return column, key.column is not None and key.column.json_number
     kinds = {_mark(v)[0] for v in values}
-    if len(kinds) <= 1 and 2 not in kinds:
-        if kinds == {1} and any(isinstance(v, int) for v in values):
-            # Numbers: integers unless one of them is none.
-            whole = [int(v) if float(v).is_integer() else v for v in values]
-            return pa.array(whole), False
-        return pa.array(values, pa.string() if not values else None), False
+    if kinds == {1} and any(isinstance(v, int) for v in values):
+        # Numbers: integers unless one of them is none.
+        values = [int(v) if isinstance(v, float) and v.is_integer() else v for v in values]
+    types = {frozenset(): pa.string(), frozenset({0}): pa.string(), frozenset({3}): pa.bool_()}
+    kind = types.get(frozenset(kinds))
+    if kinds == {1}:
+        whole = all(isinstance(v, int) for v in values)
+        kind = (pa.uint64() if max(values) >= 1 << 63 else pa.int64()) if whole else pa.float64()
+    if kind is not None:
+        try:
+            return pa.array(values, kind), False
+        except (pa.ArrowInvalid, OverflowError):
+            pass  # integers beyond 64 bits
     return pa.array([json.dumps(v, ensure_ascii=False, default=_text) for v in values], pa.string()), False
 
 
