@@ -101,6 +101,11 @@ def test_get_takes_the_ids_of_a_result_or_an_iterator(books):
     assert ids(books.get(books.search([5, 0], limit=2))) == [5, 4]
 
 
+def test_get_needs_ids(books):
+    with pytest.raises(vd.InvalidIdError, match="None"):
+        books.get(None)
+
+
 def test_get_of_no_ids_is_an_empty_frame_with_all_columns(books):
     assert len(books.get([])) == 0
     assert books.get([]).column_names == books.get([1]).column_names

@@ -443,7 +443,7 @@ class Collection:
         """Return points by id, in the order asked; ids that are not there are absent."""
         reader = self._read()
         names, keys = reader.output(columns, with_vectors=with_vectors)
-        stored = self._stored_ids(reader, ids)
+        stored = self._stored_ids(reader, [None] if ids is None else ids)
         assert stored is not None
         if reader.schema.id_type is None or not len(stored):
             return reader.frame(reader.take(NO_ROWS, ["id", *names]))

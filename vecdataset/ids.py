@@ -41,7 +41,7 @@ def fit_ids(values: Any, id_type: IdType | None, *, where: str) -> tuple[pa.Arra
         at = int(np.flatnonzero(array.is_null().to_numpy(zero_copy_only=False))[0])
         raise InvalidIdError(f"point {at} of the batch has no id; {where} needs one for each point")
     if pa.types.is_dictionary(array.type):
-        array = array.dictionary_decode()
+        array = decode_dictionary(array)
     if pa.types.is_integer(array.type):
         if len(array) and pa.types.is_signed_integer(array.type):
             smallest = pc.min(array).as_py()
@@ -67,6 +67,13 @@ def fit_ids(values: Any, id_type: IdType | None, *, where: str) -> tuple[pa.Arra
     )
 
 
+def decode_dictionary(array: pa.DictionaryArray) -> pa.Array:
+    """Return the values; Arrow by itself cannot look up string views, which polars' categoricals hold."""
+    if array.type.value_type == pa.string_view():
+        array = pa.DictionaryArray.from_arrays(array.indices, array.dictionary.cast(pa.string()))
+    return array.dictionary_decode()
+
+
 def describe(id_type: IdType | None) -> str:
     """Return what ids of this type are, for messages."""
     return {
@@ -80,6 +87,8 @@ def describe(id_type: IdType | None) -> str:
 
 def _id_array(values: Any, *, where: str) -> pa.Array:
     if isinstance(values, np.ndarray):
+        if values.ndim != 1:
+            raise InvalidIdError(f"ids come as an array of shape {values.shape}; {where} needs one a point")
         if values.dtype.kind in "iuUS":
             return pa.array(values)
         values = values.tolist()

@@ -29,7 +29,7 @@ from vecdataset.errors import (
     UnknownNameError,
     did_you_mean,
 )
-from vecdataset.ids import PointId, describe, fit_ids
+from vecdataset.ids import PointId, decode_dictionary, describe, fit_ids
 from vecdataset.schema import (
     EXTRA,
     MAX_PROMOTED,
@@ -461,7 +461,7 @@ class PointBuffer:
             return
         kind = plain_type(values.type)
         if kind is not None and kind != values.type:
-            values = values.dictionary_decode() if pa.types.is_dictionary(values.type) else values
+            values = decode_dictionary(values) if pa.types.is_dictionary(values.type) else values
             values = values.cast(kind)
         column = self._columns.get(name)
         if column is None and kind is not None:
