@@ -112,6 +112,8 @@ def write_condition(node: Node) -> dict[str, Any]:
 
 def _test(test: Test) -> dict[str, Any]:
     match test:
+        case MatchValue(float() | Instant() as to):
+            return _test(Range(gte=to, lte=to) if isinstance(to, float) else TimeRange(gte=to, lte=to))
         case MatchValue(to):
             return {"match": {"value": to}}
         case MatchAny(values):

@@ -71,6 +71,8 @@ def _passes(scalar: Scalar, test: Test, guards: Guards) -> str:
     if scalar.kind is Kind.OTHER:
         raise Undecidable
     match test:
+        case MatchValue(Instant() as to) if scalar.kind is Kind.TEXT:
+            return _dates(scalar, [("=", to)], guards)
         case MatchValue(to):
             return _among(scalar, [to])
         case MatchAny(values):

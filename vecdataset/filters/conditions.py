@@ -22,7 +22,8 @@ from vecdataset.filters.words import has_phrase, words
 class MatchValue:
     """Equal and of the same type."""
 
-    to: bool | int | str
+    to: Any
+    """A bool, int or str; code may also ask for a float, equal to any number of its size, or an `Instant`."""
 
     def check(self, value: Any) -> bool:
         """Test one value."""
