@@ -302,3 +302,17 @@ def test_the_shell_can_write(root):
 
     assert done.exit_code == 0
     assert vd.open(root / "books").count() == 4
+
+
+@pytest.mark.parametrize("read_only", [False, True])
+def test_detaching_from_a_file_database(root, tmp_path, read_only):
+    duckdb.connect(str(tmp_path / "own.db")).close()
+
+    with duckdb.connect(str(tmp_path / "own.db"), read_only=read_only) as con:
+        vecdataset.duckdb.attach(con, root)
+        vecdataset.duckdb.attach(con, root)
+        vecdataset.duckdb.detach(con)
+
+        assert con.execute(
+            "SELECT count(*) FROM duckdb_databases() WHERE database_name = 'vec'"
+        ).fetchone() == (0,)

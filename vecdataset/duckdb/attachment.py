@@ -234,9 +234,14 @@ class Attachment:
             cursor, self._cursor = self._cursor, None
             if cursor is None:
                 return
-            cursor.execute("USE memory") if self._has("memory", cursor) else cursor.execute("USE temp")
+            found = cursor.execute(
+                "SELECT database_name FROM duckdb_databases() "
+                "WHERE NOT internal AND lower(database_name) != lower(?)",
+                [self.name],
+            ).fetchall()
+            cursor.execute(f"USE {quoted(found[0][0])}")  # a database in use cannot go
             cursor.execute(f"DETACH DATABASE IF EXISTS {quoted(self.name)}")
-            for name in self._functions:
+            for name in self._functions:  # only the cursor that made them can
                 cursor.remove_function(name)
             cursor.close()
             self._shown.clear()
@@ -248,10 +253,6 @@ class Attachment:
         self._writes.staging.clear()
         if cursor is not None:
             cursor.close()
-
-    def _has(self, database: str, cursor: duckdb.DuckDBPyConnection) -> bool:
-        found = cursor.execute("SELECT database_name FROM duckdb_databases()").fetchall()
-        return (database,) in found
 
     def _run(self, sql: str) -> duckdb.DuckDBPyConnection:
         assert self._cursor is not None
