@@ -318,30 +318,30 @@ def _recommend(
 ) -> Ranked:
     if not len(rank.positive) and not len(rank.negative):
         raise InvalidInputError("recommend needs at least one example")
-    positive, negative = examples.add(rank.positive), examples.add(rank.negative)
+    both, cut = examples.add([*rank.positive, *rank.negative]), len(rank.positive)
+    positive, negative = both[:cut], both[cut:]
     if rank.strategy == "average_vector":
         return _by_example(step, own, own.average(positive, negative), examples, selection, limit)
     rule = scoring.best_score if rank.strategy == "best_score" else scoring.sum_scores
 
     def score(s: np.ndarray) -> np.ndarray:
-        return rule(s[: len(positive)], s[len(positive) :])
+        return rule(s[:cut], s[cut:])
 
-    return _by_rule(own, [*positive, *negative], score, examples, selection, limit)
+    return _by_rule(own, both, score, examples, selection, limit)
 
 
 def _discover(rank: Discover, own: Space, examples: Examples, selection: Selection, limit: int) -> Ranked:
     if rank.target is None and not rank.pairs:
         raise InvalidInputError("context needs at least one pair")
-    target = examples.add([] if rank.target is None else [rank.target])
-    positive = examples.add([p for p, _ in rank.pairs])
-    negative = examples.add([n for _, n in rank.pairs])
-    n, offset = len(positive), len(target)
+    target = [] if rank.target is None else [rank.target]
+    vectors = examples.add([*target, *(p for p, _ in rank.pairs), *(n for _, n in rank.pairs)])
+    offset, n = len(target), len(rank.pairs)
 
     def score(s: np.ndarray) -> np.ndarray:
         plus, minus = s[offset : offset + n], s[offset + n :]
         return scoring.context(plus, minus) if not offset else scoring.discover(s[0], plus, minus)
 
-    return _by_rule(own, [*target, *positive, *negative], score, examples, selection, limit)
+    return _by_rule(own, vectors, score, examples, selection, limit)
 
 
 def _by_rule(
