@@ -168,6 +168,41 @@ def test_facets_keep_the_type_of_the_key():
     ]  # fmt: skip
 
 
+@pytest.fixture(scope="module")
+def shapes():
+    days = [dt.datetime(2024, 1, day, tzinfo=dt.UTC) for day in (1, 2)]
+    collection = vd.create("memory://grouping-shapes", vectors=vd.VectorParams(size=SIZE), exist_ok=True)
+    collection.upsert(pa.table({
+        "id": pa.array(range(4), pa.uint64()),
+        "vector": pa.array([[1.0, i, 0.0, 0.0] for i in range(4)], pa.list_(pa.float32(), SIZE)),
+        "pair": pa.array([[1, 2], None, [2, 2], [None, 3]], pa.list_(pa.int32(), 2)),
+        "large": pa.array([["a"], None, [], ["a", "b"]], pa.large_list(pa.large_string())),
+        "at": pa.array([{"t": days[0]}, None, {"t": None}, {"t": days[1]}], pa.struct({"t": pa.timestamp("us", "UTC")})),
+        "items": pa.array([[{"k": "a"}, {"k": "b"}], [], None, [{"k": "b"}]], pa.list_(pa.struct({"k": pa.string()}))),
+        "price": pa.array(["1.50", "2.00", "2.00", None]).cast(pa.decimal128(5, 2)),
+        "raw": pa.array([b"x", None, b"y", None]),
+    }))  # fmt: skip
+    return collection
+
+
+@pytest.mark.parametrize(("key", "groups", "ids"), [
+    ("pair", [1, 2, 2, 3], [0, 0, 2, 3]), ("large", ["a", "a", "b"], [0, 3, 3]),
+    ("items[].k", ["a", "b", "b"], [0, 0, 3]), ("price", [1.5, 2.0, 2.0], [0, 1, 2]), ("at.t", [1, 2], [0, 3]),
+])  # fmt: skip
+def test_values_in_lists_and_structs_of_frames_are_found(shapes, key, groups, ids):
+    found = shapes.group([1.0, 0.0, 0.0, 0.0], by=key, group_size=2, columns=[])
+    shown = [getattr(v, "day", v) for v in found["group"].to_pylist()]
+
+    assert ([float(v) if key == "price" else v for v in shown], found["id"].to_pylist()) == (groups, ids)
+    assert sum(shapes.facet(key)["count"].to_pylist()) == len(groups)
+    assert sorted(set(shapes.query({"order_by": key})["id"].to_pylist())) == sorted(set(ids))
+
+
+def test_bytes_are_no_groups(shapes):
+    with pytest.raises(vd.InvalidInputError, match="holds bytes"):
+        shapes.group([1.0, 0.0, 0.0, 0.0], by="raw")
+
+
 def test_whole_numbers_beside_fractions_stay_whole(points):
     assert [type(row["value"]) for row in points.facet("wide")] == [int, int, float]
 

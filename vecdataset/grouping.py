@@ -23,7 +23,7 @@ from vecdataset.errors import InvalidInputError
 from vecdataset.filters import Filter
 from vecdataset.filters.conditions import Field, MatchValue
 from vecdataset.filters.tree import any_of
-from vecdataset.filters.values import Instant, json_value
+from vecdataset.filters.values import OPAQUE, json_value
 from vecdataset.frames import Frame, ScoredPoints, labelled
 from vecdataset.keys import Key
 from vecdataset.pipeline import NO_ROWS, Examples, Ranked, distances_of
@@ -83,7 +83,7 @@ def _coded(reader: Reader, key: Key, batch: pa.RecordBatch | pa.Table, rows: np.
         places: dict[Mark, int] = {}
         codes = np.empty(len(found), np.int64)
         for i, value in enumerate(found):
-            if isinstance(value, Mapping | list | bytes):
+            if isinstance(value, Mapping | list) or json_value(value) is OPAQUE:
                 raise _no_value(reader, key, rows[at[i]], value)
             if value is None or value != value:  # noqa: PLR0124  NaN
                 codes[i] = -1
@@ -103,8 +103,8 @@ def _no_value(reader: Reader, key: Key, row: Any, value: Any) -> InvalidInputErr
     if isinstance(value, Mapping):
         inside = f"{key.text}.name", f"{key.text}[].name"
         what, hint = "an object", f"a path leads into it: {inside[0]!r}, or {inside[1]!r} within an array"
-    elif isinstance(value, bytes):
-        what = "bytes"
+    elif not isinstance(value, list):
+        what = type(value).__name__
     return InvalidInputError(
         f"payload key {key.text!r} of point {point['id']!r} of {reader.where} holds {what}; texts, numbers, "
         "booleans and dates can be counted and grouped by",
@@ -129,7 +129,12 @@ def _column(key: Key, values: Sequence[Any]) -> tuple[pa.Array, bool]:
     if kinds == {1} and any(isinstance(v, int) for v in values):
         # Numbers: integers unless one of them is none.
         values = [int(v) if isinstance(v, float) and v.is_integer() else v for v in values]
-    types = {frozenset(): pa.string(), frozenset({0}): pa.string(), frozenset({3}): pa.bool_()}
+    types = {
+        frozenset(): pa.string(),
+        frozenset({0}): pa.string(),
+        frozenset({2}): pa.timestamp("us", "UTC"),
+        frozenset({3}): pa.bool_(),
+    }
     kind = types.get(frozenset(kinds))
     if kinds == {1}:
         whole = all(isinstance(v, int) for v in values)
@@ -137,13 +142,13 @@ def _column(key: Key, values: Sequence[Any]) -> tuple[pa.Array, bool]:
     if kind is not None:
         try:
             return pa.array(values, kind), False
-        except (pa.ArrowInvalid, OverflowError):
-            pass  # integers beyond 64 bits
+        except (pa.ArrowInvalid, pa.ArrowTypeError, OverflowError):
+            pass  # integers beyond 64 bits, dates beside decimals
     return pa.array([json.dumps(v, ensure_ascii=False, default=_text) for v in values], pa.string()), False
 
 
 def _text(value: Any) -> str:
-    return value.isoformat() if isinstance(value, Instant) or hasattr(value, "isoformat") else str(value)
+    return str(value.isoformat()) if hasattr(value, "isoformat") else str(value)
 
 
 # ---------------------------------------------------------------------------- facets

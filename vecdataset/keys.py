@@ -8,7 +8,7 @@ same values: those that Qdrant's filters see (`filters/tree.py`).
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from datetime import UTC, datetime, timedelta
 from typing import Any, Final
 
 import numpy as np
@@ -18,10 +18,16 @@ import pyarrow.compute as pc
 from vecdataset.errors import InvalidInputError, UnknownNameError, did_you_mean
 from vecdataset.filters.qdrant import parse_path
 from vecdataset.filters.tree import Path, values_at
+from vecdataset.filters.values import Instant
 from vecdataset.reader import Reader
 from vecdataset.schema import EXTRA
 
 _ABSENT: Final = object()
+_SCALARS: Final = (
+    pa.types.is_boolean, pa.types.is_integer, pa.types.is_floating, pa.types.is_decimal,
+    pa.types.is_string, pa.types.is_large_string, pa.types.is_dictionary,
+    pa.types.is_date, pa.types.is_timestamp,
+)  # fmt: skip
 
 
 class Key:
@@ -70,7 +76,7 @@ class Key:
     def plain(self) -> bool:
         """Whether one column holds all values, so that Arrow can work on them as they are."""
         kind = self.element_type
-        return kind is not None and not self._in_extra and not pa.types.is_nested(kind)
+        return kind is not None and not self._in_extra and any(test(kind) for test in _SCALARS)
 
     @property
     def column_type(self) -> pa.DataType | None:
@@ -103,6 +109,7 @@ class Key:
         else:
             path = ("", *self.path[1:])
             found = [[] if value is _ABSENT else values_at({"": value}, path) for value in tops]
+            found = [[_moment(value) for value in row] for row in found]
         if self.path[-1] is None:
             return found
         return [
@@ -151,9 +158,11 @@ def path_of(text: str, reader: Reader) -> Path:
         ) from None
 
 
-def is_scalar(value: Any) -> bool:
-    """Return whether a JSON value is neither an object, nor an array, nor null."""
-    return value is not None and not isinstance(value, Mapping | list)
+def _moment(value: Any) -> Any:
+    """Return an instant, which a path into a typed column gives, as the time that it was."""
+    if not isinstance(value, Instant):
+        return value
+    return datetime(1970, 1, 1, tzinfo=UTC) + timedelta(microseconds=value.ns // 1000)
 
 
 def _is_list(kind: pa.DataType) -> bool:
@@ -166,10 +175,11 @@ def _combined(batch: pa.RecordBatch | pa.Table, name: str) -> pa.Array:
 
 
 def _flat(array: pa.Array) -> tuple[np.ndarray, pa.Array]:
+    at = np.flatnonzero(array.is_valid().to_numpy(zero_copy_only=False))
+    # Without nulls first: under the null of a list there may be elements.
+    array = array.drop_null() if array.null_count else array
     if pa.types.is_fixed_size_list(array.type):
         array = array.cast(pa.list_(array.type.value_type))
-    if _is_list(array.type):
-        at = pc.list_parent_indices(array).to_numpy(zero_copy_only=False).astype(np.int64)
-        return at, pc.list_flatten(array)
-    valid = array.is_valid().to_numpy(zero_copy_only=False)
-    return np.flatnonzero(valid), array.drop_null() if array.null_count else array
+    if not _is_list(array.type):
+        return at, array
+    return at[pc.list_parent_indices(array).to_numpy(zero_copy_only=False)], pc.list_flatten(array)
