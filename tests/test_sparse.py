@@ -283,3 +283,20 @@ def test_optimize_builds_no_index_over_multivectors():
     collection.upsert([{"id": i, "vector": rng.standard_normal((2, 4))} for i in range(20)])
 
     assert [i.on for i in collection.optimize().indexes] == ["id"]
+
+
+def test_filters_know_which_vectors_are_there_even_row_by_row():
+    collection = fresh(vectors={"a": vd.VectorParams(2), "b": vd.VectorParams(2)})
+    collection.upsert(
+        [
+            {"id": i, "vector": {"a": [1, i], **({"b": [i, 1]} if i % 2 else {})}, "payload": {"o": {"n": i}}}
+            for i in range(20)
+        ]
+    )
+    with_b_and_large = {"must": [{"has_vector": "b"}, {"key": "o.n", "range": {"gte": 10}}]}
+    without_b_or_large = {
+        "should": [{"must_not": [{"has_vector": "b"}]}, {"key": "o.n", "range": {"gte": 10}}]
+    }
+
+    assert collection.scroll(filter=with_b_and_large)["id"].to_pylist() == [11, 13, 15, 17, 19]
+    assert collection.count(without_b_or_large) == 15

@@ -13,7 +13,7 @@ import pyarrow as pa
 
 from vecdataset.engine import Table
 from vecdataset.errors import InvalidInputError, UnknownNameError, did_you_mean
-from vecdataset.filters import Filter, check_names, compile_lance
+from vecdataset.filters import Filter, LanceFilter, check_names, compile_lance
 from vecdataset.frames import Frame
 from vecdataset.ids import decode_ids
 from vecdataset.schema import (
@@ -201,18 +201,26 @@ class Reader:
         if compiled.dirty is None:
             return Selection(compiled.clean, None, "sql")
         clean = self.table.row_ids(compiled.clean) if compiled.clean != "false" else np.zeros(0, np.uint64)
-        dirty = self._decided(parsed, compiled.dirty, compiled.columns)
+        dirty = self._decided(parsed, compiled)
         return Selection(None, np.union1d(clean, dirty), "sql+rows")
 
-    def _decided(self, parsed: Filter, sql: str, columns: Sequence[str]) -> np.ndarray:
+    def _decided(self, parsed: Filter, compiled: LanceFilter) -> np.ndarray:
         out: list[int] = []
-        names = ["id", EXTRA, *dict.fromkeys(columns)]
-        filter = None if sql == "true" else sql
+        names = ["id", EXTRA, *dict.fromkeys(compiled.columns)]
+        filter = None if compiled.dirty == "true" else compiled.dirty
+        # `has_vector` asks whether a vector is there: its rows are enough, its values are not read.
+        there = {
+            name: self.table.row_ids(f"`{self.schema.vector_columns[name]}` IS NOT NULL")
+            for name in compiled.vectors
+        }
         stream = self.table.scan(names, filter=filter, row_ids=True, batch_rows=DIRTY_BATCH_ROWS)
         for batch in stream:
             rows = pa.Table.from_batches([batch.drop_columns(["_rowid"])])
             points = self.frame(rows).to_pylist(layout="qdrant")
             row_ids = batch.column("_rowid").to_pylist()
+            for name, rows_with in there.items():
+                for point, has in zip(points, np.isin(row_ids, rows_with).tolist(), strict=True):
+                    point.setdefault("vector", {})[name] = True if has else None
             out += [r for r, point in zip(row_ids, points, strict=True) if parsed.matches(point)]
         return np.array(sorted(out), np.uint64)
 
