@@ -13,6 +13,7 @@ import pyarrow as pa
 import pytest
 
 import vecdataset as vd
+from vecdataset import engine, writer
 
 VECTORS = vd.VectorParams(size=2, distance="Euclid")
 POINTS = [
@@ -466,6 +467,9 @@ def test_a_bad_patch_is_one_clear_error_and_nothing_is_written(books, call, erro
 # -------------------------------------------------------------- stale handles, other writers
 
 
+POINTS_OF_TWO = {1: {"n": 10, "t": "x", "tags": ["a", "b"]}}
+
+
 def two_handles(url, **staleness):
     made = vd.create(url, vectors=VECTORS)
     made.upsert(POINTS[:1])
@@ -569,6 +573,55 @@ def test_a_stale_handle_deletes_by_what_matches_now(url):
 
     assert two.delete(filter="t = 'x'").deleted == 2
     assert stored_ids(vd.open(url)) == [2, 4, 5]
+
+
+@pytest.mark.parametrize("mine", [7, 2**53 + 1, "text", 0.25], ids=str)
+def test_a_column_that_widens_between_the_schema_and_the_points_costs_one_more_try(url, monkeypatch, mine):
+    one, two = two_handles(url)
+    merge, waits = engine.Table.merge, []
+
+    def merge_after_another_writer(self, *arguments, **options):
+        monkeypatch.setattr(engine.Table, "merge", merge)
+        two.upsert([vd.Point(2, [2, 2], {"n": 0.5})])
+        return merge(self, *arguments, **options)
+
+    monkeypatch.setattr(engine.Table, "merge", merge_after_another_writer)
+    monkeypatch.setattr(engine, "back_off", waits.append)
+    monkeypatch.setattr(writer, "back_off", waits.append)
+
+    one.upsert([vd.Point(3, [3, 3], {"n": mine, "new": [mine]})])
+
+    assert payloads(one) == {1: POINTS_OF_TWO[1], 2: {"n": 0.5}, 3: {"n": mine, "new": [mine]}}
+    assert len(waits) <= 2
+
+
+@pytest.mark.parametrize("number", [True, False], ids=["json", "typed"])
+def test_a_column_left_in_the_middle_of_widening_is_read_as_before_and_finished_by_the_next_write(
+    url, number
+):
+    books = vd.create(url, vectors=VECTORS)
+    books.upsert(POINTS)
+    copy = "n__widened_json" if number else "n__widened"
+    books._reader.table.change(lambda dataset: dataset.add_columns({copy: "cast(n as double)"}))
+
+    assert payloads(books)[1] == POINTS_OF_TWO[1]
+    assert "n" in books.schema.payload
+    assert not any("widened" in name for name in books.schema.payload)
+    books.upsert([vd.Point(9, [9, 9], {"n": 7})])
+    books.set_payload({"n": 8}, ids=[1])
+
+    assert {i: p.get("n") for i, p in payloads(books).items()} == {1: 8, 2: 20, 3: 30, 4: None, 5: None, 9: 7}
+    assert books.schema.payload["n"].type == pa.float64()
+    assert not any("widened" in name or "narrowed" in name for name in books.to_lance().schema.names)
+
+
+def test_keys_named_like_a_column_on_its_way_are_keys_like_any_other(books):
+    payload = {"n__widened": 1, "n__widened_json": "a", "n__narrowed": [None]}
+    books.upsert([vd.Point(9, [9, 9], payload)])
+    books.upsert([vd.Point(10, [9, 9], {"n": 0.5})])
+
+    assert payloads(books)[9] == payload
+    assert ids(books.scroll(filter={"n__widened": 1})) == [9]
 
 
 def test_two_stale_handles_that_write_the_first_points_agree_on_the_ids(url):

@@ -6,6 +6,7 @@ where it inserted. Whatever was acknowledged is there, once, as one of the write
 
 from __future__ import annotations
 
+import json
 import multiprocessing
 import os
 import random
@@ -308,6 +309,59 @@ def test_threads_that_replace_vectors_and_payload_of_one_point_lose_neither(book
     together(2, write)
 
     assert books.get(1, with_vectors=True).to_pylist() == [{"id": 1, "n": 5, "vector": [5] * 4}]
+
+
+VALUES = [1, 2**53 + 1, 0.5, "text", True, [1], {"a": 1}, None, 2**64]
+
+
+def write_values_of_all_types(url, seed):
+    """Four threads with handles of their own; return what was acknowledged and never touched again."""
+    dice = random.Random(seed)
+    plans = [
+        [(dice.choice(["upsert"] * 3 + ["set", "delete"]), dice.randrange(6), dice.choice(VALUES), dice.choice(VALUES))
+         for _ in range(6)]
+        for _ in range(4)
+    ]  # fmt: skip
+    handles = [vd.open(url) for _ in plans]
+
+    def work(writer):
+        said = {}
+        for number, (verb, shared, k, j) in enumerate(plans[writer]):
+            own = 100 * (writer + 1) + number
+            if verb == "upsert":
+                points = [vd.Point(i, [writer] * 4, {"k": k, "j": j}) for i in (own, shared)]
+                handles[writer].upsert(points)
+                said[own] = {"k": k, "j": j}
+            elif verb == "set":
+                handles[writer].set_payload({f"own{writer}": k}, ids=[shared])
+            else:
+                handles[writer].delete([shared])
+        return said
+
+    return {i: payload for said in together(4, work) for i, payload in said.items()}
+
+
+def check_values_of_all_types(base, seeds):
+    for seed in seeds:
+        url = f"{base}-{seed}"
+        vd.create(url, vectors=VECTORS)
+        acknowledged = write_values_of_all_types(url, seed)
+        books = vd.open(url)
+        rows = {p["id"]: p["payload"] for p in books.scroll(limit=1000).to_pylist(layout="qdrant")}
+        raw = books.to_lance().to_table(columns=["id"])["id"].to_pylist()
+        assert len(raw) == len(set(raw))
+        for i, payload in acknowledged.items():
+            assert json.dumps(rows[i], sort_keys=True) == json.dumps(payload, sort_keys=True), f"seed {seed}"
+
+
+def test_threads_that_give_one_key_values_of_all_types_lose_none(tmp_path):
+    check_values_of_all_types(f"memory://{tmp_path.name}", seeds=range(4))
+
+
+@pytest.mark.slow
+def test_threads_that_give_one_key_values_of_all_types_lose_none_in_100_rounds(tmp_path):
+    check_values_of_all_types(f"memory://{tmp_path.name}", seeds=range(50))
+    check_values_of_all_types(str(tmp_path / "books"), seeds=range(50, 100))
 
 
 def test_readers_never_see_half_a_write(books):

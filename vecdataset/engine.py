@@ -58,7 +58,7 @@ from vecdataset.errors import (
     VersionGoneError,
     VersionNotFoundError,
 )
-from vecdataset.schema import EXTRA
+from vecdataset.schema import EXTRA, JSON_NUMBER, NARROWED, WIDENED, WIDENED_NUMBER, is_passing
 from vecdataset.storage import Location
 
 storage.register_lance_files(LanceFileSession)
@@ -539,26 +539,49 @@ class Table:
 
         return self._retried(once)
 
+    @property
+    def settled(self) -> bool:
+        """Whether no column is on its way to another type; see `widen`."""
+        return not any(map(is_passing, self.schema.names))
+
     def widen(self, field: pa.Field) -> Table:
-        """Give a numeric column a wider type: add, copy, drop, rename; Lance cannot cast in place."""
+        """Give a numeric column a wider type, from exactly this version.
+
+        Lance cannot cast in place. A copy is added, which conflicts with every write since this
+        version; then the two change names in one commit, so that readers see either. In between
+        nobody may write rows, for they would have no value in the copy: whoever wants to calls
+        `settle` first.
+
+        Raises:
+            CommitConflictError: Others wrote since this version; nothing was changed.
+        """
+        spare = field.name + (WIDENED_NUMBER if field.metadata else WIDENED)
+        sql = {
+            pa.float64(): "double", pa.float32(): "float",
+            pa.int64(): "bigint", pa.uint64(): "bigint unsigned",
+        }[field.type]  # fmt: skip
+        with _translated(self.location):
+            dataset = self._ds.checkout_version(self.version)
+            dataset.add_columns({spare: f"cast({_quoted(field.name)} as {sql})"})
+            return Table(_reopened(dataset), self.location).settle()
+
+    def settle(self) -> Table:
+        """Finish what `widen` began, here or in a process that did not live to finish it."""
+        if self.settled:
+            return self
 
         def edit(dataset: lance.LanceDataset) -> None:
-            have = dataset.schema.field(field.name)
-            if have.type == field.type and (have.metadata or {}) == (field.metadata or {}):
-                return
-            spare = f"{field.name}__widened"
-            if spare in dataset.schema.names:
-                dataset.drop_columns([spare])
-            sql = {
-                pa.float64(): "double", pa.float32(): "float",
-                pa.int64(): "bigint", pa.uint64(): "bigint unsigned",
-            }[field.type]  # fmt: skip
-            dataset.add_columns({spare: f"cast({_quoted(field.name)} as {sql})"})
-            dataset.drop_columns([field.name])
-            dataset.alter_columns({"path": spare, "name": field.name})
-            if field.metadata:
-                text = {k.decode(): v.decode() for k, v in field.metadata.items()}
-                dataset.update_field_metadata({field.name: text})
+            _drop_narrowed(dataset)
+            names = dataset.schema.names
+            for spare in names:
+                if not spare.endswith((WIDENED, WIDENED_NUMBER)):
+                    continue
+                name = spare.removesuffix(WIDENED_NUMBER).removesuffix(WIDENED)
+                if spare.endswith(WIDENED_NUMBER):
+                    dataset.update_field_metadata({spare: JSON_NUMBER})
+                renamed = {name: name + NARROWED, spare: name}
+                dataset.alter_columns(*({"path": a, "name": b} for a, b in renamed.items() if a in names))
+            _drop_narrowed(dataset)
 
         return self.change(edit)
 
@@ -758,6 +781,12 @@ def back_off(attempt: int) -> None:
 def _reopened(dataset: lance.LanceDataset) -> lance.LanceDataset:
     # A pinned copy of where the write left its handle: nobody else moves it.
     return dataset.checkout_version(dataset.version)
+
+
+def _drop_narrowed(dataset: lance.LanceDataset) -> None:
+    old = [name for name in dataset.schema.names if name.endswith(NARROWED)]
+    if old:
+        dataset.drop_columns(old)
 
 
 def _quoted(name: str) -> str:

@@ -566,9 +566,9 @@ class PointBuffer:
                 if name not in self._schema.payload:
                     out.add.append(column)
             elif (have.type, have.json_number) != (column.type, column.json_number):
-                wider = _wider(have, column)
-                if wider != have:
-                    out.widen.append(wider)
+                wide = wider(have, column)
+                if wide != have:
+                    out.widen.append(wide)
         out.extra_keys = self.extra_keys - set(known_extra)
         out.zero_vectors = self.zero_vectors - set(known_zero)
         return out
@@ -677,7 +677,7 @@ def _castable(have: PayloadColumn, want: PayloadColumn) -> bool:
     return bool(both_float and have.type.bit_width <= want.type.bit_width)
 
 
-def _wider(have: PayloadColumn, want: PayloadColumn) -> PayloadColumn:
+def wider(have: PayloadColumn, want: PayloadColumn) -> PayloadColumn:
     """Return the column that holds the values of both, or `have` where none does."""
     if want.json_number and pa.types.is_integer(have.type):
         return want

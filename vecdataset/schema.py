@@ -42,6 +42,9 @@ VECTOR_SUFFIX: Final = "__vector"
 SPARSE_TYPE: Final = pa.struct(
     [pa.field("indices", pa.list_(pa.uint32())), pa.field("values", pa.list_(pa.float32()))]
 )
+WIDENED: Final = "__widened"
+WIDENED_NUMBER: Final = "__widened_json"
+NARROWED: Final = "__narrowed"
 MAX_SIZE: Final = 65_536
 MAX_PROMOTED: Final = 256
 DEFAULT_THRESHOLD: Final = 20_000
@@ -301,7 +304,7 @@ class CollectionSchema:
             metadata = schema.field("id").metadata or {}
             id_type = cast("IdType", metadata.get(b"vecdataset:id_type", b"uint64").decode())
         own = {"id", EXTRA, *(vector_column(name) for name in (*vectors, *sparse))}
-        payload = {f.name: payload_column(f) for f in schema if f.name not in own}
+        payload = {f.name: payload_column(f) for f in schema if f.name not in own and not is_passing(f.name)}
         return cls(vectors=vectors, sparse=sparse, id_type=id_type, payload=payload)
 
 
@@ -356,12 +359,18 @@ def declare(
     return CollectionSchema(vectors=dict(vectors), sparse=sparse, id_type=id_type)
 
 
+def is_passing(name: str) -> bool:
+    """Return whether a column of this name stands only while another becomes wider."""
+    return name.endswith((WIDENED, WIDENED_NUMBER, NARROWED))
+
+
 def can_promote(name: str) -> bool:
     """Return whether a payload key of this name can be a column of the dataset."""
     return (
         bool(name)
         and name not in SYSTEM_COLUMNS
         and not name.endswith(VECTOR_SUFFIX)
+        and not is_passing(name)
         and not any(c in name for c in ".`\x00")
         and name.isprintable()
     )

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any, Final
 
@@ -12,9 +13,9 @@ import pyarrow.compute as pc
 
 from vecdataset.engine import RETRIES, Merged, Table, back_off
 from vecdataset.errors import CommitConflictError, InvalidInputError, PointExistsError, PointNotFoundError
-from vecdataset.points import Evolution, PointBuffer, RawBatch, add_to_extra
+from vecdataset.points import Evolution, PointBuffer, RawBatch, add_to_extra, wider
 from vecdataset.reader import CONFIG, Reader, Selection
-from vecdataset.schema import EXTRA, CollectionSchema, id_field
+from vecdataset.schema import EXTRA, CollectionSchema, PayloadColumn, id_field
 
 _LARGE: Final = 1 << 53
 _BY_LITERALS: Final = 2_000
@@ -76,6 +77,10 @@ def write_points(
         buffer.close()
 
 
+class _ColumnsChangedError(Exception):
+    """Points no longer fit: no conflict that the same merge could win at another try."""
+
+
 def _commit(table: Table, name: str, buffer: PointBuffer, *, insert: bool, update: bool) -> Merged:
     refitted = buffer
     try:
@@ -91,12 +96,14 @@ def _commit(table: Table, name: str, buffer: PointBuffer, *, insert: bool, updat
 
             def source(base: Table, fitted: PointBuffer = refitted) -> pa.RecordBatchReader:
                 schema = CollectionSchema.from_arrow(base.schema, url=base.location.url)
-                if not fitted.conforms(schema):
-                    raise CommitConflictError("the schema changed meanwhile")
+                if not (base.settled and fitted.conforms(schema)):
+                    raise _ColumnsChangedError
                 return fitted.batches(schema)
 
             try:
                 return latest.table.merge(source, insert=insert, update=update)
+            except _ColumnsChangedError:
+                continue
             except CommitConflictError:
                 if attempt == RETRIES - 1:
                     raise
@@ -161,6 +168,8 @@ def _evolution(reader: Reader, buffer: PointBuffer) -> Evolution:
 
 def _evolve(reader: Reader, buffer: PointBuffer) -> Reader:
     """Commit what the points ask of the schema; columns first, so that a filter never misses a key."""
+    if not reader.table.settled:
+        reader = Reader(reader.table.settle(), name=reader.name)
     evolution = _evolution(reader, buffer)
     if not evolution:
         return reader
@@ -170,11 +179,8 @@ def _evolve(reader: Reader, buffer: PointBuffer) -> Reader:
         after = Reader(table, name=reader.name)
         if after.schema.id_type != evolution.id_type:
             buffer.evolution(after.schema, known_extra=(), known_zero=())  # names the mismatch
-    if evolution.widen:
-        for column in evolution.widen:
-            if column.json_number:
-                table = _keep_large_integers(Reader(table, name=reader.name), column.name)
-            table = table.widen(column.to_field())
+    for column in evolution.widen:
+        table = _widen(table, reader.name, column)
     if evolution.add:
         table = table.add_columns([c.to_field() for c in evolution.add])
     config: dict[str, str | None] = {f"{CONFIG}extra.{key}": "1" for key in evolution.extra_keys}
@@ -184,19 +190,40 @@ def _evolve(reader: Reader, buffer: PointBuffer) -> Reader:
     return Reader(table, name=reader.name)
 
 
-def _keep_large_integers(reader: Reader, column: str) -> Table:
-    """Before an int column becomes float64: put integers that float64 cannot hold into `_extra`."""
+def _widen(table: Table, name: str, column: PayloadColumn) -> Table:
+    for attempt in range(RETRIES):
+        latest = Reader(table.latest().settle(), name=name)
+        have = latest.schema.payload[column.name]
+        if wider(have, column) == have:
+            return latest.table  # another writer was faster, or took another type
+        if column.json_number and _keep_large_integers(latest, column.name):
+            continue
+        try:
+            return latest.table.widen(column.to_field())
+        except CommitConflictError:
+            if attempt == RETRIES - 1:
+                raise
+            back_off(attempt)
+    raise CommitConflictError(f"other writers kept changing column {column.name!r} of collection {name!r}")
+
+
+def _keep_large_integers(reader: Reader, column: str) -> bool:
+    """Put integers of a column that float64 cannot hold into `_extra`; return whether some were not there."""
     kind = reader.schema.payload[column].type
     if kind.bit_width < 64:
-        return reader.table
+        return False
     sql = f"`{column}` > {_LARGE}"
     if pa.types.is_signed_integer(kind):
         sql += f" OR `{column}` < -{_LARGE}"
-    if not reader.table.count(sql):
-        return reader.table
+    rows = reader.table.read([EXTRA, column], filter=sql)
+    kept = [json.loads(text).get(column) if text else None for text in rows[EXTRA].to_pylist()]
+    if kept == rows[column].to_pylist():
+        return False
     table = reader.table.set_config({f"{CONFIG}extra.{column}": "1"})
 
     def patches(base: Table) -> pa.RecordBatchReader:
+        if base.schema.field(column).type != kind or not base.settled:
+            raise _ColumnsChangedError
         rows = base.read(["id", EXTRA, column], filter=sql)
         texts = [
             add_to_extra(text, column, value)
@@ -205,7 +232,9 @@ def _keep_large_integers(reader: Reader, column: str) -> Table:
         out = pa.table({"id": rows["id"], EXTRA: pa.array(texts, pa.string())})
         return out.cast(pa.schema([base.schema.field("id"), pa.field(EXTRA, pa.string())])).to_reader()
 
-    return table.merge(patches, insert=False, update=True).table
+    with suppress(_ColumnsChangedError):
+        table.merge(patches, insert=False, update=True)
+    return True
 
 
 # --------------------------------------------------------------------------- deletes
@@ -315,7 +344,7 @@ def _commit_patch(reader: Reader, buffer: PointBuffer) -> tuple[WriteResult, Tab
     if not len(buffer):
         return WriteResult(version=reader.table.version), reader.table
     evolved = _evolve(reader, buffer)
-    if not buffer.conforms(evolved.schema):
+    if not (evolved.table.settled and buffer.conforms(evolved.schema)):
         raise CommitConflictError(f"the columns of {reader.where} changed meanwhile")
     base = reader.table
     if evolved is not reader:
