@@ -110,10 +110,11 @@ def run(reader: Reader, step: Step, *, inherited: Filter | None = None) -> Ranke
     elif step.rank is None and lists:
         ranked, how = replace(lists[0], how="the order of the prefetch", candidates=None), "prefetch"
     else:
-        selection = reader.select(filter)
         if lists:
             found = np.unique(np.concatenate([r.rows for r in lists]))
             selection = Selection(None, found, "prefetch")
+        else:
+            selection = reader.select(filter)
         ranked, how = _rank(reader, step, selection, lists), selection.how
     ranked = _cut(ranked, step)
     plan = StepPlan(
