@@ -572,15 +572,17 @@ class Table:
 
         def edit(dataset: lance.LanceDataset) -> None:
             _drop_narrowed(dataset)
-            names = dataset.schema.names
-            for spare in names:
+            for spare in dataset.schema.names:
                 if not spare.endswith((WIDENED, WIDENED_NUMBER)):
                     continue
                 name = spare.removesuffix(WIDENED_NUMBER).removesuffix(WIDENED)
                 if spare.endswith(WIDENED_NUMBER):
                     dataset.update_field_metadata({spare: JSON_NUMBER})
-                renamed = {name: name + NARROWED, spare: name}
-                dataset.alter_columns(*({"path": a, "name": b} for a, b in renamed.items() if a in names))
+                names = dataset.schema.names  # that commit moved the handle: others may have finished
+                renamed = {name: name + NARROWED, spare: name} if spare in names else {}
+                changes = [{"path": a, "name": b} for a, b in renamed.items() if a in names]
+                if changes:
+                    dataset.alter_columns(*changes)
             _drop_narrowed(dataset)
 
         return self.change(edit)
