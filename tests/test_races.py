@@ -87,6 +87,12 @@ def commit_many(barrier, *, url, writer, commits):
     return "done"
 
 
+def payload_of(i):
+    """Now and then a new key, and one of integers that meets its first float, so that columns come and widen."""
+    block, half = divmod(i // 5, 8)
+    return {"n": i, f"text{block}": "x", f"wide{block}": i + 0.5 if half >= 4 else 2**53 + i}
+
+
 def write_until_killed(connection, url, first):
     """Write, and say what was acknowledged; now and then something larger is in the way of the kill."""
     connection.recv()
@@ -94,7 +100,7 @@ def write_until_killed(connection, url, first):
     number = first
     while True:
         ids = list(range(number, number + 5))
-        books.upsert([vd.Point(i, [i % 7] * 4, {"n": i, f"k{number // 50}": "x"}) for i in ids])
+        books.upsert([vd.Point(i, [i % 7] * 4, payload_of(i)) for i in ids])
         connection.send(("upserted", ids))
         if number % 15 == 0:
             books.delete([number + 4])
@@ -465,7 +471,10 @@ def check_after_kill(url, expected, patched, first):
     assert len(in_flight) in (0, 5)
     assert len(lost) in (0, 1)
     assert all(i % 15 == 4 and i > first for i in lost), "only a delete that was in flight takes a point away"
-    assert all(rows[i]["n"] == i for i in rows)
+    assert all(
+        payload == {**payload_of(i), **{k: v for k, v in payload.items() if k == "patched"}}
+        for i, payload in rows.items()
+    )
     assert all(rows[i]["patched"] == value for i, value in patched.items())
     near = books.search([3] * 4, limit=5)
     assert len(near) == min(5, len(rows))
