@@ -493,3 +493,16 @@ def test_an_empty_collection_has_no_hits():
     empty.upsert([{"id": 1, "vector": [1, 2]}])
     empty.delete([1])
     assert empty.search([1, 2]).to_pylist() == []
+
+
+def test_nprobes_bounds_the_partitions_that_are_read(tmp_path):
+    rng = np.random.default_rng(11)
+    matrix = rng.standard_normal((4_000, 16)).astype(np.float32)
+    collection = vd.create(tmp_path / "c", vectors=vd.VectorParams(16), full_scan_threshold=0)
+    collection.upsert((range(4_000), matrix))
+    collection.create_index("ivf_flat", num_partitions=16)
+
+    one, all_of_them = (collection.recall(sample=100, params={"nprobes": n}).value for n in (1, 16))
+
+    assert one < 0.8
+    assert all_of_them == 1.0

@@ -845,3 +845,27 @@ def test_a_component_outside_its_datatype_is_refused(tmp_path, datatype):
         small.upsert([vd.Point(2, [1, 2]), vd.Point(3, [0, 70_000])])
 
     assert len(small) == 0
+
+
+@pytest.mark.parametrize("way", ["collection", "frame", "table"])
+def test_json_numbers_stay_ints_and_floats_from_one_collection_into_another(tmp_path, way):
+    stored = [{"a": 1}, {"a": 2.5}, {"a": 3.0}, {"a": 2**53 + 1}, {"a": "text"}, {"a": None}, {}]
+    points = [{"id": i, "vector": [1, i], "payload": p} for i, p in enumerate(stored)]
+    first = vd.create(tmp_path / "first", vectors=vd.VectorParams(2))
+    second = vd.create(tmp_path / "second", vectors=vd.VectorParams(2))
+    third = vd.create(tmp_path / "third", vectors=vd.VectorParams(2))
+    first.upsert(points)
+    third.upsert([{"id": 99, "vector": [0, 1], "a": "text from the beginning"}])
+    source = {
+        "collection": lambda: first,
+        "frame": lambda: first.get(range(len(points)), with_vectors=True),
+        "table": first.to_arrow,
+    }[way]
+
+    second.upsert(source())
+    third.upsert(source())
+
+    for other in (second, third):
+        back = other.get(range(len(points))).to_pylist(layout="qdrant")
+        assert [p["payload"] for p in back] == stored
+        assert [type(p["payload"].get("a")) for p in back] == [type(p.get("a")) for p in stored]

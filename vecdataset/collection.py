@@ -35,6 +35,7 @@ from vecdataset.points import Layout
 from vecdataset.query import LANCE_METRIC, Query, nearest_exact, query_vectors, search
 from vecdataset.reader import CONFIG, DROPPED_TAG, Reader, Selection
 from vecdataset.schema import (
+    JSON_NUMBER,
     CollectionSchema,
     vector_column,
 )
@@ -537,7 +538,9 @@ class Collection:
         """Return the points of one version as an Arrow stream, in storage order."""
         reader = self._read()
         names, _ = reader.output(columns, with_vectors=with_vectors)
-        schema = reader.take(NO_ROWS, ["id", *names]).schema
+        plain = reader.take(NO_ROWS, ["id", *names]).schema
+        # A column of JSON numbers says so, and keeps its ints when it goes into another collection.
+        schema = pa.schema([f.with_metadata(JSON_NUMBER) if f.name in reader.numbers else f for f in plain])
         return pa.RecordBatchReader.from_batches(
             schema,
             (pa.RecordBatch.from_arrays(b.columns, schema=schema)

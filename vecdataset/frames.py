@@ -20,7 +20,15 @@ from vecdataset.display import html_table, text_table
 from vecdataset.errors import InvalidInputError, MissingDependencyError, UnknownNameError, did_you_mean
 from vecdataset.ids import decode_ids
 from vecdataset.points import Layout, Point, RawBatch, json_text
-from vecdataset.schema import EXTRA, UNNAMED, VECTOR_SUFFIX, CollectionSchema, IdType, vector_column
+from vecdataset.schema import (
+    EXTRA,
+    UNNAMED,
+    VECTOR_SUFFIX,
+    CollectionSchema,
+    IdType,
+    payload_column,
+    vector_column,
+)
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -141,6 +149,7 @@ class _Adapter:
                         row["payload"] = _json(row["payload"], row.get("id"))
                 yield self._qdrant(rows)
             return
+        numbers = frozenset(f.name for f in stream.schema if payload_column(f).json_number)
         has_id = self.id in names
         if not has_id and (self.id != "id" or self.partial):
             raise UnknownNameError(
@@ -156,6 +165,7 @@ class _Adapter:
                 vectors={vector: batch.column(column) for vector, column in where.items()},
                 columns={n: batch.column(n) for n in payload},
                 extra=batch.column(EXTRA) if EXTRA in names else None,
+                numbers=numbers,
             )
 
     def _vector_sources(self, names: Iterable[str]) -> dict[str, str]:

@@ -79,6 +79,8 @@ class RawBatch:
     """JSON payload, one mapping a point; instead of `columns`."""
     extra: pa.Array | None = None
     """JSON text of further keys, as collections give it out."""
+    numbers: frozenset[str] = frozenset()
+    """Columns of JSON numbers, as collections give them out: an integral value is an int."""
     clear: Sequence[str] = ()
     """Of a patch: physical columns that become null unless the batch brings a value."""
 
@@ -294,7 +296,10 @@ class PointBuffer:
             self._fit_rows(raw.rows, arrays, extra)
         else:
             for name, column in raw.columns.items():
-                self._fit_column(name, column, arrays, extra)
+                if name in raw.numbers and pa.types.is_float64(column.type):
+                    self._fit_numbers(name, column, arrays, extra)
+                else:
+                    self._fit_column(name, column, arrays, extra)
         if extra or (self._partial and raw.extra is not None):
             self._write_extra(raw.length, extra, arrays)
         for name in raw.clear:
@@ -453,6 +458,21 @@ class PointBuffer:
         return wider
 
     # -- typed payload
+
+    def _fit_numbers(
+        self, name: str, values: pa.Array, arrays: dict[str, pa.Array], extra: dict[int, dict[str, Any]]
+    ) -> None:
+        """Keep a column of JSON numbers as it is where ours is one too; else fit its values as JSON."""
+        column = self._columns.get(name) or self._promote(name, pa.float64(), number=True)
+        if column is not None and column.json_number:
+            arrays[name] = values
+            return
+        listed = [
+            # What `_extra` says of a row is exact; the column only shows it to SQL.
+            _MISSING if v is None or name in extra.get(row, ()) else int(v) if v.is_integer() else v
+            for row, v in enumerate(values.to_pylist())
+        ]
+        self._fit_values(name, listed, arrays, extra)
 
     def _fit_column(
         self, name: str, values: pa.Array, arrays: dict[str, pa.Array], extra: dict[int, dict[str, Any]]

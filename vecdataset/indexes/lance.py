@@ -107,11 +107,13 @@ class LanceKind:
         if self.code == "rq" and built.get("num_bits", 5) <= 2 and params.refine is None:
             refine = max(refine, 20)
         nprobes = params.nprobes or built.get("nprobes") or DEFAULT_NPROBES
+        at_most = params.nprobes
         # A filter thins each partition out: as many more are read as it takes to meet as many rows.
         nprobes = min(100_000, math.ceil(nprobes / max(selectivity, 1e-6)))
         out: dict[str, Any] = {
             "minimum_nprobes": nprobes,
-            "maximum_nprobes": None,
+            # Lance reads on after the least where it sees fit; what a caller asked for is a bound too.
+            "maximum_nprobes": None if at_most is None else nprobes,
             # A flat code is the vector itself; everything else is scored again.
             "refine_factor": None if self.code == "flat" and refine == 1 else refine,
         }
