@@ -869,3 +869,25 @@ def test_json_numbers_stay_ints_and_floats_from_one_collection_into_another(tmp_
         back = other.get(range(len(points))).to_pylist(layout="qdrant")
         assert [p["payload"] for p in back] == stored
         assert [type(p["payload"].get("a")) for p in back] == [type(p.get("a")) for p in stored]
+
+
+def test_decimals_in_memory_that_lance_cannot_read_as_it_is_are_moved(tmp_path, monkeypatch):
+    # IPC pads buffers to 8 bytes, and Lance wants decimals at multiples of 16.
+    table = pa.table(
+        {
+            "id": pa.array(range(3), pa.uint64()),
+            "vector": pa.array([[1.0, 2.0]] * 3, pa.list_(pa.float32(), 2)),
+            "odd": pa.array([1], pa.int8()).take(pa.array([0, 0, 0])),
+            "price": pa.array([decimal.Decimal("1.10"), None, decimal.Decimal("3.30")], pa.decimal128(10, 2)),
+        }
+    )
+    sink = pa.BufferOutputStream()
+    with pa.ipc.new_stream(sink, table.schema) as writer:
+        writer.write_table(table)
+    padded = pa.py_buffer(b"x" * 8 + sink.getvalue().to_pybytes()).slice(8)
+    monkeypatch.setattr("vecdataset.points.SPOOL_AFTER_BYTES", 1)
+    collection = vd.create(tmp_path / "c", vectors=vd.VectorParams(2))
+
+    collection.upsert(pa.ipc.open_stream(padded).read_all())
+
+    assert collection.scroll()["price"].to_pylist() == table["price"].to_pylist()

@@ -634,7 +634,7 @@ class PointBuffer:
         assert self._keep is not None
         for batch, keep in zip(self._spool, self._keep, strict=True):
             kept = batch if keep is None else batch.filter(pa.array(keep))
-            fitted = _conform(kept, target)
+            fitted = _aligned(_conform(kept, target))
             for start in range(0, fitted.num_rows, MERGE_BATCH_ROWS):
                 yield fitted.slice(start, MERGE_BATCH_ROWS)
 
@@ -722,6 +722,18 @@ def _conform(batch: pa.RecordBatch, target: pa.Schema) -> pa.RecordBatch:
     if at >= 0 and batch.schema.get_field_index(EXTRA) >= 0:
         arrays[at] = batch.column(EXTRA)
     return pa.RecordBatch.from_arrays(arrays, schema=target)
+
+
+def _aligned(batch: pa.RecordBatch) -> pa.RecordBatch:
+    """Return the batch in memory that Lance can read.
+
+    IPC, files and our own spool alike, pads buffers to 8 bytes; Lance panics on a 16-byte decimal that
+    starts between two multiples of 16 (pylance 14.0.2). From pyarrow 23 on, `ensure_alignment` does this.
+    """
+    buffers = (b for column in batch.columns for b in column.buffers())
+    if all(b is None or b.address % 16 == 0 for b in buffers):
+        return batch
+    return batch.take(pa.array(np.arange(batch.num_rows)))
 
 
 def _number_column(batch: pa.RecordBatch, name: str) -> tuple[pa.RecordBatch, pa.Array]:

@@ -133,19 +133,7 @@ def _unreadable(source: Source, kind: str, exc: BaseException) -> InvalidInputEr
 def _cut(batches: Iterable[pa.RecordBatch], rows: int) -> Iterator[pa.RecordBatch]:
     for batch in batches:
         for start in range(0, batch.num_rows, rows):
-            yield _aligned(batch.slice(start, rows))
-
-
-def _aligned(batch: pa.RecordBatch) -> pa.RecordBatch:
-    """Return the batch in memory that Lance can read.
-
-    IPC pads buffers to 8 bytes; Lance panics on a 16-byte decimal that starts between two
-    multiples of 16 (pylance 14.0.2). From pyarrow 23 on, `ensure_alignment` does this.
-    """
-    buffers = (b for column in batch.columns for b in column.buffers())
-    if all(b is None or b.address % 16 == 0 for b in buffers):
-        return batch
-    return batch.take(pa.array(np.arange(batch.num_rows)))
+            yield batch.slice(start, rows)
 
 
 def _reading(
