@@ -491,3 +491,12 @@ def test_a_collection_cannot_be_adopted(tmp_path):
 
     with pytest.raises(vd.CollectionExistsError, match="is a collection already"):
         vd.adopt(tmp_path / "books", id="id")
+
+
+def test_a_dataset_with_stable_row_ids_is_not_adopted(tmp_path):
+    vectors = pa.FixedSizeListArray.from_arrays(pa.array([1.0, 2.0], pa.float32()), 2)
+    table = pa.table({"key": pa.array([1], pa.uint64()), "vector": vectors})
+    lance.write_dataset(table, str(tmp_path / "d"), enable_stable_row_ids=True)
+
+    with pytest.raises(vd.NotSupportedError, match="stable row ids"):
+        vd.adopt(tmp_path / "d", id="key")

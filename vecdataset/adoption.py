@@ -46,6 +46,11 @@ def adopt_table(
     """
     if METADATA_KEY in (table.schema.metadata or {}):
         raise CollectionExistsError(f"{table.location.url} is a collection already")
+    if table.dataset.has_stable_row_ids:
+        raise NotSupportedError(
+            f"{table.location.url} was written with stable row ids, which collections do not use",
+            hint="write it anew without enable_stable_row_ids, or upsert its rows into a collection",
+        )
     if id not in table.schema.names:
         raise UnknownNameError(
             f"{table.location.url} has no column {id!r}",
