@@ -15,7 +15,6 @@ from vecdataset.engine import Table
 from vecdataset.errors import InvalidInputError, UnknownNameError, did_you_mean
 from vecdataset.filters import Filter, LanceFilter, check_names, compile_lance
 from vecdataset.frames import Frame
-from vecdataset.ids import decode_ids
 from vecdataset.schema import (
     DEFAULT_THRESHOLD,
     EXTRA,
@@ -287,11 +286,6 @@ class Reader:
         for start in range(0, len(values), 4_096):
             part = values[start : start + 4_096]
             yield "id IN (" + ", ".join(map(id_literal, part)) + ")"
-
-    def id_order(self, ids: pa.Array | pa.ChunkedArray) -> list[int]:
-        """Return positions of ids in scroll order: numbers numerically, then texts."""
-        values = decode_ids(ids, self.schema.id_type)
-        return sorted(range(len(values)), key=lambda i: id_sort_key(values[i]))
 
 
 def id_literal(value: int | str) -> str:
