@@ -526,3 +526,23 @@ def test_times_are_kept_to_the_nanosecond(tmp_path):
     made.export(str(tmp_path / "x.jsonl"))
 
     assert json.loads((tmp_path / "x.jsonl").read_text())["payload"] == {"at": "2020-01-02T00:00:00.000000Z"}
+
+
+# ------------------------------------------------------------------------ options and folders
+
+
+def test_an_option_that_the_format_does_not_know_is_refused_by_name(tmp_path):
+    (tmp_path / "x.jsonl").write_bytes(line(id=1, vector=[1, 0]))
+
+    with pytest.raises(vd.UnknownNameError, match=r"format 'jsonl' of .* has no option 'colour'"):
+        vd.load(str(tmp_path / "x.jsonl"), next(fresh), colour="red")
+
+
+def test_files_beside_a_source_stay_beneath_its_folder(tmp_path):
+    (tmp_path / "a.jsonl").write_bytes(b"{}")
+    (tmp_path / "b.jsonl").write_bytes(b"other")
+
+    with open_source(str(tmp_path / "a.jsonl")) as source, source.beside("b.jsonl") as other:
+        assert other.file.read() == b"other"
+        with pytest.raises(vd.InvalidInputError, match="is not a path"), source.beside("../b.jsonl"):
+            pass

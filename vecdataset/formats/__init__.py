@@ -85,6 +85,10 @@ class Format(Protocol):
     capabilities: frozenset[str]
     """`read`, `write`, `stream` (to and from pipes)."""
 
+    # Two attributes are optional, so that a format that needs neither need not name them:
+    # `options: frozenset[str]`, further keywords of `read`, which `load` hands on; and
+    # `marker: str`, the name of the file by which a folder of this format is recognised.
+
     def sniff(self, head: bytes, name: str) -> bool:
         """Return whether the first bytes of a file (decompressed) are of this format."""
         ...
@@ -163,6 +167,26 @@ def _format_of(source: Source, format: str | None) -> Format:
     return found
 
 
+def _read(
+    source: Source, format: str | None, batch_rows: int, layout: Layout | None, options: Mapping[str, Any]
+) -> Reading:
+    """Return what is in an open file, by the format it is of."""
+    chosen = _format_of(source, format)
+    known: frozenset[str] = getattr(chosen, "options", frozenset())
+    for name in options:
+        if name not in known:
+            raise UnknownNameError(
+                f"format {chosen.name!r} of {source.name} has no option {name!r}",
+                hint=did_you_mean(name, sorted(known), what="options") if known else "it takes none",
+            )
+    return chosen.read(source, batch_rows=batch_rows, layout=layout, **options)
+
+
+def _markers() -> dict[str, str]:
+    """Return the files by which folders are recognised, with the names of the formats."""
+    return {f.marker: f.name for f in formats if isinstance(getattr(f, "marker", None), str)}  # type: ignore[attr-defined]  # optional
+
+
 def _format_for(target: Any, format: str | None) -> Format:
     if format is None and target == STANDARD:
         format = "jsonl"
@@ -198,6 +222,7 @@ def load(
     filesystem: Any = None,
     storage_options: Mapping[str, Any] | None = None,
     source_options: Mapping[str, Any] | None = None,
+    **options: Any,
 ) -> Collection:
     """Upsert a file of points into a collection, which is created if it is not there; one commit.
 
@@ -224,6 +249,7 @@ def load(
         filesystem: An fsspec filesystem for `url`.
         storage_options: fsspec's options for `url`.
         source_options: fsspec's options for `source`.
+        options: What the file's format takes besides; one that it does not know is refused by name.
 
     Returns:
         The collection.
@@ -242,8 +268,8 @@ def load(
 
     declared, mapping = _declared_or_mapped(vectors, vectors_from)
     location = storage.resolve(url, filesystem=filesystem, storage_options=storage_options)
-    with open_source(source, options=source_options) as file:
-        reading = _format_of(file, format).read(file, batch_rows=batch_rows, layout=layout)
+    with open_source(source, options=source_options, markers=_markers()) as file:
+        reading = _read(file, format, batch_rows, layout, options)
         collection, made = _existing(location), False
         if collection is None:
             schema = _declaration(reading, declared, mapping, file.name, sparse, id_type, distance)
@@ -270,10 +296,11 @@ def upsert_file(
     layout: Layout | None = None,
     batch_rows: int = BATCH_ROWS,
     source_options: Mapping[str, Any] | None = None,
+    **options: Any,
 ) -> WriteResult:
     """Upsert a file of points into a collection, as one commit; the arguments are those of `load`."""
-    with open_source(source, options=source_options) as file:
-        reading = _format_of(file, format).read(file, batch_rows=batch_rows, layout=layout)
+    with open_source(source, options=source_options, markers=_markers()) as file:
+        reading = _read(file, format, batch_rows, layout, options)
         return _upsert(collection, reading, vectors_from, file.name, id=id, progress=progress)
 
 
@@ -308,7 +335,7 @@ def read_vectors(
         InvalidInputError: It is not clear which column is meant, or a row has no vector in it.
     """
     with open_source(source, options=source_options) as file:
-        reading = _format_of(file, None).read(file, batch_rows=BATCH_ROWS, layout="flat")
+        reading = _read(file, None, BATCH_ROWS, "flat", {})
         name = column or (next(iter(reading.vectors)) if len(reading.vectors) == 1 else None)
         if name is None:
             raise _unclear(reading, file.name)

@@ -13,13 +13,14 @@ import os
 import shutil
 import sys
 import tempfile
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 from typing import Any, BinaryIO, Final, cast
 
 from vecdataset.errors import InvalidInputError, MissingDependencyError, NotFoundError, StorageError
 from vecdataset.storage.location import redact
+from vecdataset.storage.routes import check_path
 
 __all__ = ["HEAD_BYTES", "STANDARD", "Source", "file_name", "open_source", "open_target"]
 
@@ -31,7 +32,15 @@ _GZIP: Final = b"\x1f\x8b"
 class Source:
     """One open file of points."""
 
-    def __init__(self, file: io.BufferedReader, *, name: str, head: bytes) -> None:
+    def __init__(
+        self,
+        file: io.BufferedReader,
+        *,
+        name: str,
+        head: bytes,
+        origin: str | None = None,
+        options: Mapping[str, Any] | None = None,
+    ) -> None:
         """Use `open_source` instead."""
         self.file = file
         """The bytes, decompressed, from the beginning; may be a pipe."""
@@ -39,6 +48,27 @@ class Source:
         """What messages call it; without credentials."""
         self.head = head
         """The first bytes, up to 64 KiB; not taken from `file`."""
+        self._origin = origin
+        self._options = options
+
+    @contextmanager
+    def beside(self, path: str) -> Iterator[Source]:
+        """Open another file of the same folder, such as the data that an index file names.
+
+        Args:
+            path: Relative to the folder, with `/`; it must stay beneath it.
+
+        Raises:
+            InvalidInputError: This source is no path or URL, or `path` leads out of its folder.
+            NotFoundError: There is no such file.
+        """
+        if self._origin is None:
+            raise InvalidInputError(
+                f"{self.name} names the file {path!r} beside it, which a pipe or an open file does not have",
+                hint="pass the path or URL of the folder",
+            )
+        with open_source(f"{_parent(self._origin)}/{check_path(path)}", options=self._options) as source:
+            yield source
 
     @contextmanager
     def seekable(self) -> Iterator[BinaryIO]:
@@ -60,14 +90,24 @@ def file_name(target: Any) -> str:
 
 
 @contextmanager
-def open_source(source: Any, *, options: Mapping[str, Any] | None = None) -> Iterator[Source]:
+def open_source(
+    source: Any, *, options: Mapping[str, Any] | None = None, markers: Iterable[str] = ()
+) -> Iterator[Source]:
     """Open a path, URL, binary file object, or `-` (standard input) for reading.
+
+    Args:
+        source: What to open.
+        options: fsspec's options for a URL.
+        markers: Names of files by which a folder is recognised: given the folder, that file is opened.
 
     Raises:
         NotFoundError: There is no such file.
         StorageError: It cannot be read.
     """
+    if source != STANDARD and isinstance(source, str | os.PathLike):
+        source = _marked(os.fspath(cast("str", source)), options, markers)
     name = "standard input" if source == STANDARD else file_name(source)
+    origin = source if isinstance(source, str) and source != STANDARD else None
     with ExitStack() as stack:
         raw = _open_raw(source, name, options, stack)
         file = io.BufferedReader(raw, HEAD_BYTES)
@@ -82,7 +122,28 @@ def open_source(source: Any, *, options: Mapping[str, Any] | None = None) -> Ite
                 head = file.peek(HEAD_BYTES)
             except (OSError, EOFError) as exc:
                 raise InvalidInputError(f"{name} begins as gzip and is not: {exc}") from None
-        yield Source(file, name=name, head=head[:HEAD_BYTES])
+        yield Source(file, name=name, head=head[:HEAD_BYTES], origin=origin, options=options)
+
+
+def _marked(source: str, options: Mapping[str, Any] | None, markers: Iterable[str]) -> str:
+    """Return the file that says what a folder holds, if `source` is a folder with one."""
+    for marker in markers:
+        path = f"{source.rstrip('/')}/{marker}"
+        if _is_url(source):
+            if PurePosixPath(source).suffix:
+                continue  # a file by its name: asking for each marker would cost a request each
+            with _translated(redact(source)):
+                store, inner = _fsspec().core.url_to_fs(path, **dict(options or {}))
+                found = store.exists(inner)
+        else:
+            found = _local(path).is_file()
+        if found:
+            return path
+    return source
+
+
+def _parent(path: str) -> str:
+    return path.rpartition("/")[0] if "/" in path else "."
 
 
 def _open_raw(source: Any, name: str, options: Mapping[str, Any] | None, stack: ExitStack) -> Any:
