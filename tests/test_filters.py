@@ -13,7 +13,8 @@ from hypothesis import HealthCheck, given, settings
 from test_filters_lance import make_rows, qdrant_filters, sql_filters
 
 from vecdataset.errors import InvalidFilterError, NotSupportedError, UnknownNameError
-from vecdataset.filters import Column, Filter, check_names, compile_lance
+from vecdataset.filters import Filter, check_names, compile_lance
+from vecdataset.schema import PayloadColumn
 
 UTC = dt.UTC
 NOON = dt.datetime(2024, 1, 1, 12, tzinfo=UTC)
@@ -31,7 +32,7 @@ def matches(spec, /, **payload):
 
 
 def compiled(spec, columns=(), extra_keys=(), **options):
-    found = {k: Column(name=k, type=t) for k, t in dict(columns).items()}
+    found = {k: PayloadColumn(name=k, type=t) for k, t in dict(columns).items()}
     options = {"id_type": "uint64", "vectors": {}, **options}
     return compile_lance(Filter(spec), columns=found, extra_keys=extra_keys, **options)
 

@@ -13,7 +13,8 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from vecdataset.filters import Column, Filter, LanceFilter, compile_lance
+from vecdataset.filters import Filter, LanceFilter, compile_lance
+from vecdataset.schema import PayloadColumn
 
 ODD = "we'ird \"ké"
 UTC = dt.UTC
@@ -49,7 +50,7 @@ TYPES = {
     "dec": pa.decimal128(10, 2),
     "bin": pa.binary(),
 }
-COLUMNS = {k: Column(name=k, type=t, json_number=k == "n") for k, t in TYPES.items()}
+COLUMNS = {k: PayloadColumn(name=k, type=t, json_number=k == "n") for k, t in TYPES.items()}
 FROM_JSON = {"i", "n", "s", "b", "tags", "nums", "when", ODD}
 EXTRA = FROM_JSON | {"o", "x"}
 

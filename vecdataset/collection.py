@@ -30,6 +30,7 @@ from vecdataset.grouping import facet, group
 from vecdataset.ids import Id, PointId, fit_ids
 from vecdataset.indexes import SearchParams, build_params, default_kind, kinds
 from vecdataset.indexes.payload import PayloadIndex, lost_indexes, payload_index, refuse_geo
+from vecdataset.indexes.training import Training
 from vecdataset.pipeline import answer
 from vecdataset.points import Layout
 from vecdataset.query import LANCE_METRIC, Query, nearest_exact, query_vectors, search
@@ -1125,6 +1126,8 @@ class Collection:
             progress=progress,
         )
         self._advance(table)
+        trained = Training.of(reader.table, column, declared)
+        self._advance(self._reader.table.set_config({f"{CONFIG}trained.{index}": trained.to_json()}))
         return next(i for i in self.indexes if i.name == index)
 
     def create_payload_index(self, key: str, kind: str | None = None, **options: Any) -> IndexInfo:
@@ -1167,13 +1170,16 @@ class Collection:
                 f"{reader.where} has no index {name!r}", hint=did_you_mean(name, known, what="indexes")
             )
         self._advance(reader.table.drop_index(name))
-        self._advance(self._reader.table.set_config({f"{CONFIG}index.{name}": None}))
+        gone = dict.fromkeys([f"{CONFIG}index.{name}", f"{CONFIG}trained.{name}"])
+        self._advance(self._reader.table.set_config(gone))
 
     def optimize(self, *, progress: Callable[[float], None] | None = None) -> CollectionInfo:
         """Merge small fragments, bring new rows into the indexes, build indexes that are due.
 
-        An index is due for each vector once as many points as `indexing_threshold` are there. Readers and
-        writers go on meanwhile. Returns `info()` afterwards.
+        An index is due for each vector once as many points as `indexing_threshold` are there. One that is
+        there is built anew, with the params it has, once as many points came in as it was trained on, or once
+        a twentieth of all points lies outside of what those spanned. Readers and writers go on meanwhile.
+        Returns `info()` afterwards.
         """
         reader = self._writable()
         if reader.schema.id_type is None:
@@ -1181,10 +1187,15 @@ class Collection:
         self._advance(reader.table.compact())
         # An index over a vector that no point has any more cannot be trained again; it stays as it is.
         names = [i.name for i in self._reader.table.indexes if _holds(self._reader, i.column)]
-        if names:
-            self._advance(self._reader.table.optimize_indexes(names))
+        worn = self._worn_indexes(names)
+        rest = [n for n in names if n not in worn]
+        if rest:
+            self._advance(self._reader.table.optimize_indexes(rest))
         for lost in _lost_indexes(self._reader):
             self._build(lost)
+        for index, vector in worn.items():
+            params = self._reader.index_params(index)
+            self.create_index(params.pop("kind"), using=vector, **params)
         reader = self._reader
         if reader.rows >= max(1, reader.indexing_threshold):
             have = {i.column for i in reader.table.indexes}
@@ -1203,6 +1214,28 @@ class Collection:
         if progress is not None:
             progress(1.0)
         return self.info()
+
+    def _worn_indexes(self, names: Sequence[str]) -> dict[str, str]:
+        """Count rows that vector indexes do not cover yet; return those to build anew, with their vector."""
+        reader = self._reader
+        worn: dict[str, str] = {}
+        counts: dict[str, str | None] = {}
+        vectors = {column: name for name, column in reader.schema.vector_columns.items()}
+        for index in reader.table.indexes:
+            name = vectors.get(index.column)
+            if name is None or name not in reader.schema.vectors or index.name not in names:
+                continue
+            key, params = f"{CONFIG}trained.{index.name}", reader.schema.vectors[name]
+            before = Training.parse(reader.table.config.get(key))
+            known = before or Training.of(reader.table, index.column, params, index)
+            now = known.with_new(reader.table, index, params)
+            if now.due(reader.rows) and "kind" in reader.index_params(index.name):
+                worn[index.name] = name
+            elif now != before:
+                counts[key] = now.to_json()
+        if counts:
+            self._advance(reader.table.set_config(counts))
+        return worn
 
     def configure(
         self, *, full_scan_threshold: int | None = None, indexing_threshold: int | None = None

@@ -13,16 +13,15 @@ from typing import Any
 
 from vecdataset.errors import InvalidFilterError, NotSupportedError, UnknownNameError, did_you_mean
 from vecdataset.filters.as_qdrant import write_filter
-from vecdataset.filters.columns import Column, ColumnLike
 from vecdataset.filters.conditions import Field
-from vecdataset.filters.expressions import Column as ColumnNode
-from vecdataset.filters.expressions import has_sql
+from vecdataset.filters.expressions import Column, has_sql
 from vecdataset.filters.lance import LanceFilter, compile_node
 from vecdataset.filters.qdrant import looks_like_qdrant, parse_filter, parse_flat
 from vecdataset.filters.sqltext import parse_sql, write_sql
 from vecdataset.filters.tree import Node, Not, Row, all_of, any_of, walk
+from vecdataset.schema import PayloadColumn
 
-__all__ = ["Column", "ColumnLike", "Filter", "LanceFilter", "check_names", "compile_lance"]
+__all__ = ["Filter", "LanceFilter", "check_names", "compile_lance"]
 
 
 class Filter:
@@ -175,11 +174,11 @@ def check_names(filter: Filter, known: Collection[str]) -> None:
         UnknownNameError: With the closest of the known names.
     """
     for node in walk(filter.node):
-        if isinstance(node, ColumnNode) or (isinstance(node, Field) and node.named):
+        if isinstance(node, Column) or (isinstance(node, Field) and node.named):
             name = node.path[0]
             if name not in known and name != "id":
                 hint = did_you_mean(str(name), known, what="keys")
-                if isinstance(node, ColumnNode):
+                if isinstance(node, Column):
                     hint += "; text stands in single quotes"
                 raise UnknownNameError(f"the filter names {name!r}, which no point has", hint=hint)
 
@@ -187,7 +186,7 @@ def check_names(filter: Filter, known: Collection[str]) -> None:
 def compile_lance(
     filter: Filter,
     *,
-    columns: Mapping[str, ColumnLike],
+    columns: Mapping[str, PayloadColumn],
     extra_keys: Collection[str],
     id_type: str,
     vectors: Mapping[str, str],

@@ -11,7 +11,7 @@ import functools
 import math
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
-from typing import Any, Final, Protocol
+from typing import Any, Final
 
 import numpy as np
 import pyarrow as pa
@@ -24,38 +24,6 @@ from vecdataset.filters.values import Instant, as_double, compare, is_number, pa
 _UNIT_NS: Final = {"s": 1_000_000_000, "ms": 1_000_000, "us": 1000, "ns": 1}
 _UNIT_NAMES: Final = {"s": "Second", "ms": "Millisecond", "us": "Microsecond", "ns": "Nanosecond"}
 _DAY_NS: Final = 86_400 * 1_000_000_000
-
-
-class ColumnLike(Protocol):
-    """What the compiler asks of a payload column."""
-
-    @property
-    def name(self) -> str:
-        """The physical name."""
-        ...
-
-    @property
-    def type(self) -> pa.DataType:
-        """The Arrow type."""
-        ...
-
-    @property
-    def json_number(self) -> bool:
-        """Whether a float64 column holds JSON ints and floats."""
-        ...
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Column:
-    """A promoted payload column."""
-
-    name: str
-    """The physical name, which is the key."""
-    type: pa.DataType
-    json_number: bool = False
-    """A float64 column of JSON numbers: an integral value in it is a JSON int."""
-    from_json: bool = True
-    """Whether its values came as JSON rather than from a typed frame."""
 
 
 class Kind(enum.Enum):

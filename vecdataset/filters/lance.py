@@ -28,7 +28,7 @@ import pyarrow as pa
 
 from vecdataset.filters import calculations
 from vecdataset.filters.column_tests import list_has, list_has_any, list_test, scalar_test, struct_test
-from vecdataset.filters.columns import ColumnLike, Kind, Scalar, element
+from vecdataset.filters.columns import Kind, Scalar, element
 from vecdataset.filters.conditions import (
     Field,
     FieldEmpty,
@@ -73,6 +73,7 @@ from vecdataset.filters.logic import (
 from vecdataset.filters.text_dates import compared_as_date
 from vecdataset.filters.tree import And, AtLeast, Node, Not, Or, Path, Row, any_of, walk
 from vecdataset.filters.values import Instant
+from vecdataset.schema import PayloadColumn
 
 _MAX_COMBINATIONS: Final = 128
 _MAX_COMBINED_CHARS: Final = 20_000
@@ -110,7 +111,7 @@ class LanceFilter:
 def compile_node(
     node: Node,
     *,
-    columns: Mapping[str, ColumnLike],
+    columns: Mapping[str, PayloadColumn],
     extra_keys: Collection[str],
     id_type: str,
     vectors: Mapping[str, str],
@@ -147,7 +148,7 @@ def _mention(key: str) -> str:
 
 @dataclass(frozen=True, slots=True)
 class _Compiler:
-    columns: Mapping[str, ColumnLike]
+    columns: Mapping[str, PayloadColumn]
     id_type: str
     vectors: Mapping[str, str]
     unknown: frozenset[str] = frozenset()

@@ -6,19 +6,17 @@ from collections.abc import Iterable, Iterator
 from itertools import chain
 from typing import Any, BinaryIO, Final
 
-import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
 from vecdataset.errors import CorruptionError, InvalidInputError
 from vecdataset.formats import Reading, Source
 from vecdataset.points import Layout
-from vecdataset.schema import METADATA_KEY, CollectionSchema, VectorParams, payload_column
+from vecdataset.schema import METADATA_KEY, CollectionSchema, VectorParams
 
 __all__ = ["Arrow", "Parquet"]
 
 ROW_GROUP_BYTES: Final = 32 << 20
-_EXACT_INT: Final = 1 << 53
 _DATATYPES: Final = {
     pa.float16(): "float16",
     pa.float32(): "float32",
@@ -152,9 +150,6 @@ def _reading(
     stream = read()
     first = next(stream, None)
     points: Iterable[pa.RecordBatch] = stream if first is None else chain([first], stream)
-    numbers = [f.name for f in schema if payload_column(f).json_number and pa.types.is_float64(f.type)]
-    if numbers:
-        points = _with_whole_numbers(points, numbers)
     return Reading(
         points=points,
         names=tuple(schema.names),
@@ -196,46 +191,3 @@ def _vectors(schema: pa.Schema, first: pa.RecordBatch | None) -> dict[str, Vecto
         if datatype is not None and size >= 2:
             out[f.name] = VectorParams(size=size, datatype=datatype, multivector=several)
     return out
-
-
-def _with_whole_numbers(batches: Iterable[pa.RecordBatch], columns: list[str]) -> Iterator[pa.RecordBatch]:
-    """Yield rows so that integral values of JSON number columns come as integers.
-
-    An exported float64 column of JSON ints and floats means int where the value is integral.
-    Rows that have the same columns integral go together; order within a file says nothing.
-    """
-    for batch in batches:
-        at = [batch.schema.get_field_index(c) for c in columns]
-        values = [batch.column(i).to_numpy(zero_copy_only=False) for i in at]
-        # What float64 cannot hold stands in `_extra`, exactly; here it would be rounded.
-        large = [np.abs(v) > _EXACT_INT for v in values]
-        whole = [np.isnan(v) | big | (v == np.rint(v)) for v, big in zip(values, large, strict=True)]
-        pattern = np.zeros(batch.num_rows, np.int64) if len(at) <= 62 else None
-        groups: dict[tuple[bool, ...], np.ndarray] = {}
-        if pattern is not None:
-            for bit, w in enumerate(whole):
-                pattern |= (~w).astype(np.int64) << bit
-            for value in np.unique(pattern):
-                key = tuple(not (int(value) >> bit) & 1 for bit in range(len(at)))
-                groups[key] = np.flatnonzero(pattern == value)
-        else:
-            for row in range(batch.num_rows):
-                key = tuple(bool(w[row]) for w in whole)
-                groups[key] = np.append(groups.get(key, np.zeros(0, np.int64)), row)
-        for key in sorted(groups, reverse=True):
-            yield _as_integers(batch, groups[key], dict(zip(at, key, strict=True)), large)
-
-
-def _as_integers(
-    batch: pa.RecordBatch, rows: np.ndarray, whole: dict[int, bool], large: list[np.ndarray]
-) -> pa.RecordBatch:
-    part = batch.take(pa.array(rows)) if len(rows) != batch.num_rows else batch
-    arrays, fields = list(part.columns), list(part.schema)
-    for (index, is_whole), big in zip(whole.items(), large, strict=True):
-        if is_whole:
-            array = arrays[index]
-            if big[rows].any():
-                array = pc.if_else(pa.array(~big[rows]), array, pa.scalar(None, pa.float64()))
-            arrays[index] = array.cast(pa.int64())
-            fields[index] = pa.field(fields[index].name, pa.int64())
-    return pa.RecordBatch.from_arrays(arrays, schema=pa.schema(fields))
