@@ -391,6 +391,20 @@ def test_readers_never_see_half_a_write(books):
     assert all(n == v for state in seen for n, v in state)
 
 
+def test_versions_are_listed_in_threads_while_others_search(books):
+    books.upsert([{"id": i, "vector": [1, i, 0, 0]} for i in range(500)])
+    for i in range(10):
+        books.upsert([{"id": i, "vector": [1, 1, 0, 0]}])
+    handle = vd.open(books.url)
+    tasks = [lambda: len(handle.versions()), lambda: len(handle.search([1, 1, 0, 0], limit=3))] * 40
+
+    with ThreadPoolExecutor(4) as pool:
+        found = list(pool.map(lambda task: task(), tasks))
+
+    assert set(found[::2]) == {len(books.versions())}
+    assert set(found[1::2]) == {3}
+
+
 def test_writers_go_on_while_the_collection_is_optimized(books):
     books.configure(indexing_threshold=50, full_scan_threshold=50)
     books.upsert([vd.Point(i, [i] * 4, {"n": i}) for i in range(100)])

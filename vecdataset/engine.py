@@ -127,7 +127,8 @@ class Table:
         self.location = location
         self.version: int = dataset.version
         self.schema: pa.Schema = dataset.schema
-        self._lock = threading.Lock()
+        self._log: lance.LanceDataset | None = None
+        self._log_lock = threading.Lock()
         self._indexes: list[LanceIndex] | None = None
         self._config: dict[str, str] | None = None
         self._rows: int | None = None
@@ -192,8 +193,13 @@ class Table:
 
     def operation(self, version: int) -> str:
         """Return what Lance calls the commit that made this version, or `unknown`."""
+        # pylance 14.0.2 lends the whole dataset to this one call: every other call on it, a search in
+        # another thread too, fails with "Already mutably borrowed" meanwhile. So it has its own.
         try:
-            found = self._ds.read_transaction(version)
+            with self._log_lock:
+                if self._log is None:
+                    self._log = self._ds.checkout_version(self.version)
+                found = self._log.read_transaction(version)
         except (OSError, ValueError):
             return "unknown"
         except TypeError:
