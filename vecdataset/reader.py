@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any, Final, cast
@@ -14,6 +14,7 @@ import pyarrow as pa
 from vecdataset.engine import Table
 from vecdataset.errors import InvalidInputError, UnknownNameError, did_you_mean
 from vecdataset.filters import Filter, LanceFilter, check_names, compile_lance
+from vecdataset.filters.masks import MaskRows
 from vecdataset.frames import Frame
 from vecdataset.schema import (
     DEFAULT_THRESHOLD,
@@ -204,24 +205,40 @@ class Reader:
         return Selection(None, np.union1d(clean, dirty), "sql+rows")
 
     def _decided(self, parsed: Filter, compiled: LanceFilter) -> np.ndarray:
-        out: list[int] = []
+        found: list[np.ndarray] = []
         names = ["id", EXTRA, *dict.fromkeys(compiled.columns)]
         filter = None if compiled.dirty == "true" else compiled.dirty
         # `has_vector` asks whether a vector is there: its rows are enough, its values are not read.
         there = {
             name: self.table.row_ids(f"`{self.schema.vector_columns[name]}` IS NOT NULL")
             for name in compiled.vectors
+            if name in self.schema.vector_columns
         }
         stream = self.table.scan(names, filter=filter, row_ids=True, batch_rows=DIRTY_BATCH_ROWS)
         for batch in stream:
-            rows = pa.Table.from_batches([batch.drop_columns(["_rowid"])])
-            points = self.frame(rows).to_pylist(layout="qdrant")
-            row_ids = batch.column("_rowid").to_pylist()
-            for name, rows_with in there.items():
-                for point, has in zip(points, np.isin(row_ids, rows_with).tolist(), strict=True):
-                    point.setdefault("vector", {})[name] = True if has else None
-            out += [r for r, point in zip(row_ids, points, strict=True) if parsed.matches(point)]
-        return np.array(sorted(out), np.uint64)
+            row_ids = batch.column("_rowid").to_numpy()
+            present = {name: np.isin(row_ids, rows) for name, rows in there.items()}
+            found.append(row_ids[self.mask_rows(batch, present).mask(parsed.node)])
+        return np.sort(np.concatenate(found)) if found else np.zeros(0, np.uint64)
+
+    def mask_rows(
+        self, table: pa.Table | pa.RecordBatch, vectors: Mapping[str, np.ndarray], *, keep: bool = False
+    ) -> MaskRows:
+        """Return rows of this version as filters see them.
+
+        Args:
+            table: The columns that the filters need, of those rows.
+            vectors: Vector name to whether each row has it.
+            keep: Whether many filters will come.
+        """
+        return MaskRows(
+            table,
+            columns=self.schema.payload,
+            extra_keys=self.extra_keys,
+            id_type=self.schema.id_type or "uint64",
+            vectors=vectors,
+            keep=keep,
+        )
 
     def count(self, selection: Selection) -> int:
         """Return how many rows a selection holds."""

@@ -45,7 +45,8 @@ def element(kind: pa.DataType) -> pa.DataType | None:
     return kind.value_type if is_list else None
 
 
-def _kind(kind: pa.DataType) -> Kind:
+def kind_of(kind: pa.DataType) -> Kind:
+    """Return what values of an Arrow type compare with."""
     types = pa.types
     tests: list[tuple[Callable[[pa.DataType], bool], Kind]] = [
         (types.is_boolean, Kind.BOOL),
@@ -73,7 +74,7 @@ class Scalar:
     @property
     def kind(self) -> Kind:
         """What it compares with."""
-        return _kind(self.type)
+        return kind_of(self.type)
 
     @property
     def arrow_name(self) -> str:

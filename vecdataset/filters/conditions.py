@@ -275,6 +275,11 @@ class HasId(Node):
     def __post_init__(self) -> None:
         object.__setattr__(self, "_members", all_spellings(self.ids))
 
+    @property
+    def members(self) -> frozenset[int | str]:
+        """The ids, UUIDs in their canonical form too."""
+        return self._members
+
     def value(self, row: Row) -> bool:
         """Look the id up; UUIDs are the same in every spelling."""
         return isinstance(row.id, int | str) and row.id in self._members

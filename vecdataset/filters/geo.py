@@ -8,6 +8,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Final
 
+import numpy as np
+
 from vecdataset.filters.values import as_double, is_number, json_value
 
 EARTH_RADIUS_M: Final = 6_371_008.8
@@ -104,5 +106,42 @@ def _side(place: Place, ring: tuple[Place, ...]) -> int:
     return 1 if inside else -1
 
 
-def _within(x: float, a: float, b: float) -> bool:
-    return min(a, b) <= x <= max(a, b)
+def inside(shape: GeoRadius | GeoBox | GeoPolygon, lat: np.ndarray, lon: np.ndarray) -> np.ndarray:
+    """Return which of many places pass, as `check` says it for one.
+
+    Args:
+        shape: A radius, a box or a polygon.
+        lat: float64 `[n]`, finite.
+        lon: float64 `[n]`, finite.
+    """
+    if isinstance(shape, GeoBox):
+        left, right = shape.top_left.lon, shape.bottom_right.lon
+        across = (lon > left) | (lon < right) if left > right else (lon > left) & (lon < right)
+        found: np.ndarray = (lat > shape.bottom_right.lat) & (lat < shape.top_left.lat) & across
+        return found
+    if isinstance(shape, GeoPolygon):
+        found = _sides(lat, lon, shape.exterior) == 1
+        for hole in shape.interiors:
+            found &= _sides(lat, lon, hole) == -1
+        return found
+    center = shape.center
+    lat_a, lat_b = math.radians(center.lat), np.radians(lat)
+    dlat, dlon = lat_b - lat_a, np.radians(lon) - math.radians(center.lon)
+    h = np.sin(dlat / 2) ** 2 + math.cos(lat_a) * np.cos(lat_b) * np.sin(dlon / 2) ** 2
+    distance = EARTH_RADIUS_M * 2 * np.arcsin(np.sqrt(np.minimum(1.0, h)))
+    found = distance < shape.radius_m
+    # NumPy's sines may differ from the C library's in the last digit.
+    for at in np.flatnonzero(np.abs(distance - shape.radius_m) <= 1e-3 + 1e-9 * abs(shape.radius_m)).tolist():
+        found[at] = distance_m(center, Place(float(lat[at]), float(lon[at]))) < shape.radius_m
+    return found
+
+
+def _sides(lat: np.ndarray, lon: np.ndarray, ring: tuple[Place, ...]) -> np.ndarray:
+    """Return `_side` of many places."""
+    odd, edge = np.zeros(len(lat), bool), np.zeros(len(lat), bool)
+    for a, b in itertools.pairwise(ring):
+        cross = (b.lon - a.lon) * (lat - a.lat) - (b.lat - a.lat) * (lon - a.lon)
+        within = (lon >= min(a.lon, b.lon)) & (lon <= max(a.lon, b.lon))
+        edge |= (cross == 0) & within & (lat >= min(a.lat, b.lat)) & (lat <= max(a.lat, b.lat))
+        odd ^= ((a.lat > lat) != (b.lat > lat)) & ((cross > 0) == (b.lat > a.lat))
+    return np.where(edge, 0, np.where(odd, 1, -1))
