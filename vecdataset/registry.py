@@ -176,7 +176,7 @@ class Registry(Generic[T]):
             known = [*self.names(), *self._aliases]
             raise UnknownNameError(
                 f"{self._noun} {name!r} is not known",
-                hint=did_you_mean(name, known, what=f"known {self._noun}s"),
+                hint=did_you_mean(name, known, what=f"known {self.family}"),
             )
         return self._load(entry)
 

@@ -349,6 +349,8 @@ def conform(table: pa.Table, schema: pa.Schema, *, where: str) -> pa.Table:
 
 def _params(given: Any, *, exact: Any) -> SearchParams:
     params = SearchParams.parse(params_of(given))
+    if not isinstance(exact, bool | None):
+        raise InvalidInputError(f"exact is {exact!r}; it must be true or false")
     return replace(params, exact=True) if exact else params
 
 

@@ -180,17 +180,18 @@ class Attachment:
         self._facts = facts.Facts(self.collection, self.names)
         self._writes = writes.Writes(self.collection, source.catalog, self.refresh)
 
-    def collection(self, name: str) -> Collection:
+    def collection(self, name: str | None) -> Collection:
         """Return a collection that is shown.
 
         Raises:
             CollectionNotFoundError: There is none of this name.
         """
-        shown = self._shown.get(name)
+        shown = None if name is None else self._shown.get(name)
         if shown is None:
+            asked = "NULL" if name is None else repr(name)
             raise CollectionNotFoundError(
-                f"no collection {name!r} in {self.source.url}",
-                hint=did_you_mean(name, self._shown, what="collections"),
+                f"no collection {asked} in {self.source.url}",
+                hint=did_you_mean(name or "", self._shown, what="collections"),
             )
         return shown.collection
 

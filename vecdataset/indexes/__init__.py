@@ -146,6 +146,7 @@ kinds: Final[Registry[IndexKind]] = Registry(
     },
     aliases={"flat": "ivf_flat", "sq": "ivf_sq", "pq": "ivf_pq", "rq": "ivf_rq", "hnsw_sq": "ivf_hnsw_sq"},
     protocol=IndexKind,
+    noun="index kind",
 )  # fmt: skip
 
 
