@@ -460,6 +460,20 @@ class Collection:
         reader = self._read()
         return reader.count(reader.select(filter))
 
+    def where(self, filter: Any, *, table: str | None = None) -> str:
+        """Return a filter as DuckDB's SQL over the columns of this collection's view, true for what matches.
+
+        Args:
+            filter: SQL text, Qdrant's JSON, `{key: value}` or a `Filter`.
+            table: The name or alias of the view in the statement, written before every column.
+
+        Raises:
+            NotSupportedError: DuckDB has no words for a part; the message names it.
+
+        It names the columns of this version: what is written later may move a value into another.
+        """
+        return self._read().duckdb(filter, table=table)
+
     def scroll(
         self,
         *,

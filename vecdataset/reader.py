@@ -13,7 +13,7 @@ import pyarrow as pa
 
 from vecdataset.engine import Table
 from vecdataset.errors import InvalidInputError, UnknownNameError, did_you_mean
-from vecdataset.filters import Filter, LanceFilter, check_names, compile_lance
+from vecdataset.filters import Filter, LanceFilter, check_names, compile_duckdb, compile_lance
 from vecdataset.filters.masks import MaskRows
 from vecdataset.frames import Frame
 from vecdataset.schema import (
@@ -238,6 +238,20 @@ class Reader:
             id_type=self.schema.id_type or "uint64",
             vectors=vectors,
             keep=keep,
+        )
+
+    def duckdb(self, filter: Any, *, table: str | None = None) -> str:
+        """Return a filter as DuckDB's SQL over the columns of this version."""
+        parsed = self.parse(filter)
+        if parsed is None:
+            return "true"
+        return compile_duckdb(
+            parsed,
+            columns=self.schema.payload,
+            extra_keys=self.extra_keys,
+            id_type=self.schema.id_type or "uint64",
+            vectors=self.schema.vector_columns,
+            table=table,
         )
 
     def count(self, selection: Selection) -> int:

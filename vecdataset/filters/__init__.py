@@ -3,7 +3,7 @@
 A `Filter` says which points match. `Filter.matches` is its reference meaning, in plain
 Python; `compile_lance` says the same to Lance. The modules below: `values.py` compares single
 values, `tree.py` holds the syntax tree and its meaning, `qdrant.py` and `as_qdrant.py` read
-and write JSON, `sqltext.py` reads and writes SQL text, `lance.py` compiles.
+and write JSON, `sqltext.py` reads and writes SQL text, `lance.py` and `duckdb_sql.py` compile.
 """
 
 from __future__ import annotations
@@ -14,6 +14,7 @@ from typing import Any
 from vecdataset.errors import InvalidFilterError, NotSupportedError, UnknownNameError, did_you_mean
 from vecdataset.filters.as_qdrant import write_filter
 from vecdataset.filters.conditions import Field
+from vecdataset.filters.duckdb_sql import collection_place, payload_place, write_duckdb
 from vecdataset.filters.expressions import Column, has_sql
 from vecdataset.filters.lance import LanceFilter, compile_node
 from vecdataset.filters.qdrant import looks_like_qdrant, parse_filter, parse_flat
@@ -21,7 +22,7 @@ from vecdataset.filters.sqltext import parse_sql, write_sql
 from vecdataset.filters.tree import Node, Not, Row, all_of, any_of, walk
 from vecdataset.schema import PayloadColumn
 
-__all__ = ["Filter", "LanceFilter", "check_names", "compile_lance"]
+__all__ = ["Filter", "LanceFilter", "check_names", "compile_duckdb", "compile_lance"]
 
 
 class Filter:
@@ -104,6 +105,19 @@ class Filter:
             NotSupportedError: A key holds a quote or a backslash, which JSON paths cannot.
         """
         return write_sql(self._node)
+
+    def to_duckdb(self, payload: str = "payload") -> str:
+        """Return DuckDB's SQL for a table whose payloads are JSON: true for those that match.
+
+        Args:
+            payload: The column of type JSON, or an expression, as it stands in the statement.
+
+        Raises:
+            NotSupportedError: A part cannot be said; the message names it. Ids and vectors match nothing.
+
+        `Collection.where(filter)` says the same over a collection's own columns.
+        """
+        return write_duckdb(self._node, payload_place(payload))
 
     def to_qdrant(self) -> dict[str, Any]:
         """Return Qdrant's JSON.
@@ -209,3 +223,31 @@ def compile_lance(
         id_type=id_type,
         vectors=vectors,
     )
+
+
+def compile_duckdb(
+    filter: Filter,
+    *,
+    columns: Mapping[str, PayloadColumn],
+    extra_keys: Collection[str],
+    id_type: str,
+    vectors: Mapping[str, str],
+    table: str | None = None,
+) -> str:
+    """Return a filter as an expression of DuckDB's SQL over a collection's columns.
+
+    Args:
+        filter: The filter.
+        columns: Payload key to its column.
+        extra_keys: Every key that some row ever had in `_extra`.
+        id_type: `uint64`, `uuid`, `string` or `mixed`.
+        vectors: Vector name to its physical column.
+        table: The table's name or alias, written before every column.
+
+    Raises:
+        NotSupportedError: A part cannot be said; the message names it.
+    """
+    place = collection_place(
+        columns=columns, extra_keys=extra_keys, id_type=id_type, vectors=vectors, table=table
+    )
+    return write_duckdb(filter.node, place)

@@ -170,7 +170,7 @@ class Scalar:
 
     def _rounded(self, bound: float) -> tuple[float, float]:
         """Return the values of the type just at or below, and at or above, a number."""
-        return _neighbours(bound, self.type.bit_width)
+        return neighbours(bound, self.type.bit_width)
 
     @property
     def _least(self) -> str:
@@ -365,7 +365,8 @@ def _largest(bits: int) -> float:
     return float(np.finfo(_float_type(bits)).max)
 
 
-def _neighbours(bound: float, bits: int) -> tuple[float, float]:
+def neighbours(bound: float, bits: int) -> tuple[float, float]:
+    """Return the floats of so many bits just at or below, and at or above, a number."""
     kind = _float_type(bits)
     if math.isnan(as_double(bound)):
         raise Undecidable

@@ -42,8 +42,14 @@ def _ranges(table: str) -> str:
 
 
 @lru_cache(maxsize=1)
+def word_class() -> str:
+    """Return, as the inside of a character class, what is part of a word beside letters and numbers."""
+    return _ranges(_OTHER_ALPHABETIC)
+
+
+@lru_cache(maxsize=1)
 def _word() -> re.Pattern[str]:
-    return re.compile(rf"(?:[^\W_]|[{_ranges(_OTHER_ALPHABETIC)}])+")
+    return re.compile(rf"(?:[^\W_]|[{word_class()}])+")
 
 
 @lru_cache(maxsize=1024)
