@@ -448,7 +448,7 @@ def test_a_failed_export_leaves_the_old_file(tmp_path):
     )
     (tmp_path / "x.jsonl").write_text("before")
 
-    with pytest.raises(vd.InvalidInputError, match="payload of point 1 holds NaN"):
+    with pytest.raises(vd.InvalidInputError, match="of point 1 holds NaN"):
         made.export(str(tmp_path / "x.jsonl"))
 
     assert (tmp_path / "x.jsonl").read_text() == "before"

@@ -1343,7 +1343,7 @@ class Collection:
 
         Args:
             target: A path or URL.
-            format: `parquet`, `arrow`, `jsonl`, or a plugin's; None goes by the name's ending.
+            format: `parquet`, `arrow`, `jsonl`, `qdrant`, or a plugin's; None goes by the name's ending.
             progress: Called with the number of points written so far.
         """
         from vecdataset.formats import export_points

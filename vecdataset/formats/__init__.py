@@ -9,6 +9,7 @@ for the formats in `files.py`.
 
 from __future__ import annotations
 
+import os
 import warnings
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
@@ -25,7 +26,7 @@ from vecdataset.errors import (
     UnknownNameError,
     did_you_mean,
 )
-from vecdataset.formats.files import STANDARD, Source, file_name, open_source, open_target
+from vecdataset.formats.files import STANDARD, Source, file_name, open_source, open_target, write_beside
 from vecdataset.points import Layout
 from vecdataset.registry import PluginWarning, Registry
 from vecdataset.schema import (
@@ -44,6 +45,7 @@ if TYPE_CHECKING:
     from vecdataset.writer import WriteResult
 
 __all__ = [
+    "CollectionFormat",
     "Format",
     "Reading",
     "Source",
@@ -51,6 +53,7 @@ __all__ = [
     "formats",
     "load",
     "read_vectors",
+    "stored_points",
     "upsert_file",
 ]
 
@@ -118,12 +121,33 @@ class Format(Protocol):
         ...
 
 
+@runtime_checkable
+class CollectionFormat(Format, Protocol):
+    """A format that holds more of a collection than its points: settings, indexes."""
+
+    def write_collection(
+        self,
+        collection: Collection,
+        target: BinaryIO,
+        *,
+        name: str,
+        progress: Callable[[int], None] | None,
+    ) -> Mapping[str, bytes]:
+        """Write the version that a read-only handle shows, instead of `write`.
+
+        Returns:
+            Small files that stand beside the target: the ending of their name, and their content.
+        """
+        ...
+
+
 formats: Final[Registry[Format]] = Registry(
     "formats",
     builtins={
         "parquet": "vecdataset.formats.tabular:Parquet",
         "arrow": "vecdataset.formats.tabular:Arrow",
         "jsonl": "vecdataset.formats.jsonl:JsonLines",
+        "qdrant": "vecdataset.formats.qdrant.plugin:Snapshot",
     },
     aliases={"feather": "arrow", "ipc": "arrow", "ndjson": "jsonl"},
     protocol=Format,
@@ -527,22 +551,34 @@ def export_points(
             f"format {chosen.name!r} cannot be written to a pipe", hint="use jsonl or arrow, or a file"
         )
     pinned = collection if collection.read_only else collection.at(collection.version)
-    schema = pinned.schema.to_arrow()
-    rows = 0
-
-    def batches() -> Iterator[pa.RecordBatch]:
-        nonlocal rows
-        for batch in pinned.scan():
-            columns = [
-                batch.column(f.name) if f.name in batch.schema.names else pa.nulls(batch.num_rows, f.type)
-                for f in schema
-            ]
-            yield pa.RecordBatch.from_arrays(columns, schema=schema)
-            rows += batch.num_rows
-            if progress is not None:
-                progress(rows)
-
+    name = file_name(target)
+    beside: Mapping[str, bytes] = {}
     with open_target(target, options=target_options) as file:
-        stream = pa.RecordBatchReader.from_batches(schema, batches())
-        chosen.write(stream, file, name=file_name(target))
-    return rows
+        if isinstance(chosen, CollectionFormat):
+            beside = chosen.write_collection(pinned, file, name=name, progress=progress)
+        else:
+            batches = _counted(stored_points(pinned), progress)
+            stream = pa.RecordBatchReader.from_batches(pinned.schema.to_arrow(), batches)
+            chosen.write(stream, file, name=name)
+    if beside and isinstance(target, str | os.PathLike):
+        write_beside(target, beside, options=target_options)
+    return len(pinned)
+
+
+def stored_points(collection: Collection, *, batch_rows: int | None = None) -> Iterator[pa.RecordBatch]:
+    """Yield all points of a version with the columns of its declaration, in storage order.
+
+    Args:
+        collection: A handle on one version.
+        batch_rows: At most so many rows a batch.
+    """
+    schema = collection.schema.to_arrow()
+    for batch in collection.scan():
+        columns = [
+            batch.column(f.name) if f.name in batch.schema.names else pa.nulls(batch.num_rows, f.type)
+            for f in schema
+        ]
+        whole = pa.RecordBatch.from_arrays(columns, schema=schema)
+        step = batch_rows or max(1, whole.num_rows)
+        for start in range(0, whole.num_rows, step):
+            yield whole.slice(start, step)

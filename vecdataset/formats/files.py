@@ -14,7 +14,7 @@ import shutil
 import sys
 import tempfile
 from collections.abc import Iterable, Iterator, Mapping
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path, PurePosixPath
 from typing import Any, BinaryIO, Final, cast
 
@@ -22,7 +22,7 @@ from vecdataset.errors import InvalidInputError, MissingDependencyError, NotFoun
 from vecdataset.storage.location import redact
 from vecdataset.storage.routes import check_path
 
-__all__ = ["HEAD_BYTES", "STANDARD", "Source", "file_name", "open_source", "open_target"]
+__all__ = ["HEAD_BYTES", "STANDARD", "Source", "file_name", "open_source", "open_target", "write_beside"]
 
 HEAD_BYTES: Final = 64 << 10
 STANDARD: Final = "-"
@@ -200,6 +200,37 @@ def open_target(target: Any, *, options: Mapping[str, Any] | None = None) -> Ite
         yield file
 
 
+def write_beside(
+    target: str | os.PathLike[str], files: Mapping[str, bytes], *, options: Mapping[str, Any] | None = None
+) -> None:
+    """Write small files beside one that has just been written; if one fails, none is left.
+
+    Args:
+        target: The path or URL of that file.
+        files: The ending of each name, such as `.checksum`, and the content.
+        options: fsspec's options for a URL.
+    """
+    path = os.fspath(target)
+    try:
+        for ending, content in files.items():
+            with open_target(path + ending, options=options) as file:
+                file.write(content)
+    except BaseException:
+        with suppress(Exception):
+            for ending in ("", *files):
+                _remove(path + ending, options)
+        raise
+
+
+def _remove(path: str, options: Mapping[str, Any] | None) -> None:
+    if _is_url(path):
+        store, inner = _fsspec().core.url_to_fs(path, **dict(options or {}))
+        if store.exists(inner):
+            store.rm_file(inner)
+    else:
+        _local(path).unlink(missing_ok=True)
+
+
 @contextmanager
 def _renamed(path: Path, name: str) -> Iterator[BinaryIO]:
     if path.is_dir():
@@ -215,7 +246,7 @@ def _renamed(path: Path, name: str) -> Iterator[BinaryIO]:
     except OSError as exc:
         raise StorageError(f"{name} cannot be written: {exc.strerror or exc}") from exc
     try:
-        with os.fdopen(handle, "wb") as file:
+        with os.fdopen(handle, "w+b") as file:
             yield file
         # mkstemp makes files that only their owner can read; others' tools want to read this one.
         Path(temporary).chmod(0o666 & ~_umask())
@@ -237,7 +268,7 @@ def _uploaded(url: str, name: str, options: Mapping[str, Any] | None) -> Iterato
         store, path = _fsspec().core.url_to_fs(url, **dict(options or {}))
     with tempfile.TemporaryDirectory(prefix="vecdataset-") as folder:
         local = Path(folder, "export")
-        with local.open("wb") as file:
+        with local.open("w+b") as file:
             yield file
         with _translated(name):
             store.put_file(str(local), path)

@@ -8,12 +8,9 @@ JSON does not have become text: times in ISO 8601, decimals in digits, bytes in 
 
 from __future__ import annotations
 
-import base64
 import json
 import zlib
 from collections.abc import Iterator, Mapping
-from datetime import date, datetime, time, timedelta
-from decimal import Decimal
 from itertools import chain, islice
 from typing import Any, BinaryIO, Final
 
@@ -23,9 +20,10 @@ import pyarrow.compute as pc
 
 from vecdataset.errors import InvalidInputError
 from vecdataset.formats import Reading, Source
+from vecdataset.formats.payload import payload_values
 from vecdataset.ids import decode_ids
 from vecdataset.points import Layout
-from vecdataset.schema import EXTRA, UNNAMED, CollectionSchema, SparseVectorParams, VectorParams
+from vecdataset.schema import UNNAMED, CollectionSchema, SparseVectorParams, VectorParams
 
 __all__ = ["JsonLines"]
 
@@ -258,46 +256,7 @@ def _number_texts(values: pa.Array) -> pa.Array:
 
 
 def _payload_texts(batch: pa.RecordBatch, schema: CollectionSchema, ids: list[int | str]) -> list[str]:
-    columns: dict[str, list[Any]] = {}
-    for name, column in schema.payload.items():
-        values = _json_ready(batch.column(name)).to_pylist()
-        if column.json_number:
-            values = [int(v) if v is not None and v.is_integer() else v for v in values]
-        columns[name] = values
-    extras = batch.column(EXTRA).to_pylist()
-    out = []
-    for row, extra in enumerate(extras):
-        payload = {name: values[row] for name, values in columns.items() if values[row] is not None}
-        if extra:
-            payload.update(json.loads(extra))
-        try:
-            out.append(
-                json.dumps(
-                    payload, ensure_ascii=False, allow_nan=False, separators=(",", ":"), default=_as_text
-                )
-            )
-        except ValueError:
-            raise InvalidInputError(
-                f"the payload of point {ids[row]!r} holds NaN or infinity, which JSON does not have",
-                hint="export to parquet or arrow",
-            ) from None
-    return out
-
-
-def _json_ready(values: pa.Array) -> pa.Array:
-    """Return times as ISO text, to the last nanosecond, which Python's own times do not have."""
-    if not pa.types.is_timestamp(values.type):
-        return values
-    if values.type.tz:
-        values = values.cast(pa.timestamp(values.type.unit, "UTC"))
-    return pc.replace_substring(values.cast(pa.string()), " ", "T", max_replacements=1)
-
-
-def _as_text(value: Any) -> Any:
-    if isinstance(value, bytes):
-        return base64.b64encode(value).decode()
-    if isinstance(value, datetime | date | time):
-        return value.isoformat()
-    if isinstance(value, Decimal | timedelta):
-        return str(value)
-    return str(value)
+    return [
+        json.dumps(payload, ensure_ascii=False, separators=(",", ":"))
+        for payload in payload_values(batch, schema, ids)
+    ]
