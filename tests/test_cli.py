@@ -10,7 +10,6 @@ import struct
 import subprocess
 import sys
 import termios
-import time
 from pathlib import Path
 
 import pyarrow as pa
@@ -85,17 +84,11 @@ def test_a_command_is_a_few_lines_over_the_library():
     assert {name: n for name, n in lengths.items() if n > 15} == {}
 
 
-def test_help_imports_click_alone_and_answers_at_once():
+def test_help_imports_click_alone():
     code = "import sys; from vecdataset.cli import main; main(['--help'], standalone_mode=False); print(*sys.modules)"
     loaded = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout
-    times = []
-    for _ in range(5):
-        started = time.perf_counter()
-        subprocess.run([sys.executable, "-m", "vecdataset.cli", "--help"], capture_output=True, check=True)
-        times.append(time.perf_counter() - started)
 
     assert not {"lance", "pyarrow", "numpy", "duckdb", "tqdm", "fsspec"} & set(loaded.split())
-    assert min(times) < 0.25
 
 
 def test_the_version_is_the_packages():

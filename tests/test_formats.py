@@ -20,7 +20,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 import vecdataset as vd
-from vecdataset.formats import Format, formats
+from vecdataset.formats import Format, WritableFormat, formats
 from vecdataset.formats.files import open_source, open_target
 
 ENDINGS = ["parquet", "arrow", "arrows", "jsonl", "jsonl.gz"]
@@ -489,6 +489,7 @@ def test_a_format_keeps_its_protocol(name):
     found = formats.get(name)
 
     assert isinstance(found, Format)
+    assert isinstance(found, WritableFormat) == ("write" in found.capabilities)
     assert found.name == name
     assert found.capabilities <= {"read", "write", "stream"}
     assert all(s.startswith(".") for s in found.suffixes)

@@ -33,6 +33,7 @@ from vecdataset.shell import (
     names_of,
     numbers,
     open_at,
+    reading_option,
     source_option,
     storage_option,
     tell,
@@ -187,11 +188,13 @@ def info(url: str, at: str | None, storage: dict[str, Any], as_json: bool) -> No
 @distance_option
 @id_type_option
 @source_option
+@reading_option
 @storage_option
 @json_flag
 def import_(
     source: str, url: str, format: str | None, vectors_from: Any, id_column: str, distance: str | None,
-    id_type: str | None, source_options: dict[str, Any], storage: dict[str, Any], as_json: bool,
+    id_type: str | None, source_options: dict[str, Any], reading: dict[str, Any], storage: dict[str, Any],
+    as_json: bool,
 ) -> None:  # fmt: skip
     """Upsert a file (or `-`) into a collection, made if it is not there.
 
@@ -206,6 +209,7 @@ def import_(
         made = vd.load(
             source, url, format=format, progress=progress, vectors_from=vectors_from, id=id_column,
             distance=distance, id_type=id_type, storage_options=storage, source_options=source_options,
+            **reading,
         )  # fmt: skip
     data = {"url": made.url, "points": len(made), "version": made.version}
     tell(f"{made.url} holds {len(made):,} points, version {made.version}", data, as_json=as_json)
@@ -243,11 +247,12 @@ def export(
 @from_option
 @id_option
 @source_option
+@reading_option
 @storage_option
 @json_flag
 def upsert(
     url: str, source: str, format: str | None, vectors_from: Any, id_column: str,
-    source_options: dict[str, Any], storage: dict[str, Any], as_json: bool,
+    source_options: dict[str, Any], reading: dict[str, Any], storage: dict[str, Any], as_json: bool,
 ) -> None:  # fmt: skip
     """Add or replace points of a collection that exists, from a file or `-`.
 
@@ -260,7 +265,7 @@ def upsert(
     with bar("upsert") as progress:
         done = upsert_file(
             open_at(url, storage), source, format=format, progress=progress, vectors_from=vectors_from,
-            id=id_column, source_options=source_options,
+            id=id_column, source_options=source_options, **reading,
         )  # fmt: skip
     data = {"inserted": done.inserted, "updated": done.updated, "version": done.version}
     tell(", ".join(f"{k} {v:,}" for k, v in data.items()), data, as_json=as_json)

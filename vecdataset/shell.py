@@ -239,7 +239,7 @@ at_option = click.option(
     "--at", metavar="VERSION", help="A version number, a snapshot's name, or an ISO time."
 )
 format_option = click.option(
-    "--format", metavar="NAME", help="parquet, arrow, jsonl or a plugin's; else guessed."
+    "--format", metavar="NAME", help="parquet, arrow, jsonl, json … (see `plugins`); else guessed."
 )
 from_option = click.option(
     "--vectors-from", multiple=True, callback=_columns_by_vector, metavar="[VECTOR=]COLUMN",
@@ -251,6 +251,10 @@ id_option = click.option(
 source_option = click.option(
     "--source-option", "source_options", multiple=True, callback=_pairs, metavar="KEY=VALUE",
     help="An option of the source's filesystem; repeatable.",
+)  # fmt: skip
+reading_option = click.option(
+    "--format-option", "reading", multiple=True, callback=_pairs, metavar="KEY=VALUE",
+    help="An option of the file's format, such as allow_null_vectors=true; repeatable.",
 )  # fmt: skip
 distance_option = click.option("--distance", metavar="NAME", help="Cosine, Dot, Euclid or Manhattan.")
 id_type_option = click.option(

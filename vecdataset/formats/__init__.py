@@ -14,7 +14,7 @@ import warnings
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import PurePosixPath
-from typing import TYPE_CHECKING, Any, BinaryIO, Final, Protocol, runtime_checkable
+from typing import TYPE_CHECKING, Any, BinaryIO, Final, Protocol, cast, runtime_checkable
 
 import pyarrow as pa
 
@@ -49,6 +49,7 @@ __all__ = [
     "Format",
     "Reading",
     "Source",
+    "WritableFormat",
     "export_points",
     "formats",
     "load",
@@ -109,6 +110,11 @@ class Format(Protocol):
         """
         ...
 
+
+@runtime_checkable
+class WritableFormat(Format, Protocol):
+    """A format with the capability `write`."""
+
     def write(self, points: pa.RecordBatchReader, target: BinaryIO, *, name: str) -> None:
         """Write all points.
 
@@ -146,7 +152,15 @@ formats: Final[Registry[Format]] = Registry(
     builtins={
         "parquet": "vecdataset.formats.tabular:Parquet",
         "arrow": "vecdataset.formats.tabular:Arrow",
+        "vdf": "vecdataset.formats.vdf:VectorDatasetFolder",  # its description is JSON, too
         "jsonl": "vecdataset.formats.jsonl:JsonLines",
+        "json": "vecdataset.formats.jsonl:Json",
+        "arcexp": "vecdataset.formats.arcaneum:ArcExp",
+        "dvecdb": "vecdataset.formats.dvecdb:DVecDB",
+        "npy": "vecdataset.formats.arrays:Npy",
+        "npz": "vecdataset.formats.arrays:Npz",
+        "vecs": "vecdataset.formats.arrays:Vecs",
+        "hdf5": "vecdataset.formats.arrays:Hdf5",
         "qdrant": "vecdataset.formats.qdrant.plugin:Snapshot",
     },
     aliases={"feather": "arrow", "ipc": "arrow", "ndjson": "jsonl"},
@@ -211,7 +225,7 @@ def _markers() -> dict[str, str]:
     return {f.marker: f.name for f in formats if isinstance(getattr(f, "marker", None), str)}  # type: ignore[attr-defined]  # optional
 
 
-def _format_for(target: Any, format: str | None) -> Format:
+def _format_for(target: Any, format: str | None) -> WritableFormat:
     if format is None and target == STANDARD:
         format = "jsonl"
     found = formats.get(format) if format else _by_suffix(file_name(target))
@@ -223,7 +237,7 @@ def _format_for(target: Any, format: str | None) -> Format:
         )
     if "write" not in found.capabilities:
         raise NotSupportedError(f"format {found.name!r} cannot be written")
-    return found
+    return cast("WritableFormat", found)
 
 
 # ---------------------------------------------------------------------------------- in
