@@ -13,6 +13,7 @@ from pathlib import Path
 
 import pytest
 
+sys.path.insert(0, str(Path(__file__).parent))
 PLUGINS = Path(__file__).parent / "plugins"
 
 

@@ -174,19 +174,42 @@ def test_anonymous_requests_are_not_signed_and_carry_no_keys(clean_aws, given):
         ),
         ({"config_kwargs": {"signature_version": "s3"}}, "config_kwargs.signature_version"),
         ({"config_kwargs": {"proxies": {"http": "http://a", "https": "http://b"}}}, "config_kwargs.proxies"),
-        ({"session": object()}, "session"),
-        ({"asynchronous": True}, "asynchronous"),
         ({"version_aware": True}, "version_aware"),
+    ],
+)
+def test_what_only_s3fs_can_express_goes_by_the_bridge_and_says_why(clean_aws, given, name):
+    location = resolve("s3://bucket/x", storage_options={**KEYS, **given})
+
+    assert (location.kind, location.url, location.commit) == ("bridge", "s3://bucket/x", "unknown")
+    assert f"'{name}'" in location.reason
+    assert KEYS["secret"] not in repr(location) + location.explain()
+
+
+@pytest.mark.parametrize(
+    ("given", "name"),
+    [
+        ({"asynchronous": True}, "asynchronous"),
         ({"aws_conditional_put": "disabled"}, "aws_conditional_put"),
         ({"headers.x-extra": "1"}, "headers.x-extra"),
         ({"use_opendal": "true"}, "use_opendal"),
+        ({"client_retry_timeout": "9s", "client_kwargs": {"verify": "/ca.pem"}}, "client_retry_timeout"),
     ],
 )
-def test_what_lance_cannot_express_is_refused_by_name(clean_aws, given, name):
+def test_what_neither_can_express_is_refused_by_name(clean_aws, given, name):
     with pytest.raises(NotSupportedError) as caught:
         options_of(**given)
 
     assert f"'{name}'" in str(caught.value)
+
+
+def test_s3fs_gets_what_only_it_understands_beside_the_rest(clean_aws):
+    from vecdataset.storage.s3 import S3FileSystem
+
+    given = {**KEYS, "endpoint_url": HTTP, "client_kwargs": {"verify": "/ca.pem", "region_name": "eu-west-1"}}
+    made = S3FileSystem().fsspec_options("s3://bucket/x", given)
+
+    assert made["client_kwargs"] == {"verify": "/ca.pem", "region_name": "eu-west-1"}
+    assert (made["key"], made["secret"], made["endpoint_url"]) == (KEYS["key"], KEYS["secret"], HTTP)
 
 
 @pytest.mark.parametrize(

@@ -848,8 +848,7 @@ def open_table(location: Location, *, version: int | None = None) -> Table:
         InvalidInputError: Something else is there.
         VersionNotFoundError: The dataset has no such version.
     """
-    if location.remote:
-        storage.check_reachable(location)
+    storage.check_reachable(location)
     with _translated(location, version=version):
         dataset = lance.dataset(location.uri, version=version, storage_options=dict(location.options) or None)
     return Table(dataset, location)
@@ -863,9 +862,8 @@ def create_table(location: Location, schema: pa.Schema) -> Table:
     """
     if location.commit == "read-only":
         raise ReadOnlyError(f"{location.url} cannot be written to")
-    if location.remote:
-        storage.check_reachable(location)
-        storage.probe_commit(location)
+    storage.check_reachable(location)
+    storage.probe_commit(location)
     # Not `write_dataset(mode="create")`: of two that race it lets the second overwrite the first
     # (6 of 40 races). A commit without retries makes version 1 or fails.
     operation = lance.LanceOperation.Overwrite(LanceSchema.from_pyarrow(schema), [])
@@ -893,6 +891,7 @@ def private_table(rows: pa.RecordBatchReader, folder: str) -> Table:
 
 def drop_table(location: Location) -> None:
     """Delete every file of the dataset at a location, for good."""
+    storage.check_reachable(location)
     with _translated(location):
         lance.LanceDataset.drop(location.uri, storage_options=dict(location.options) or None)
 
@@ -917,7 +916,8 @@ def _translated(location: Location, *, version: int | None = None) -> Iterator[N
     except VecDatasetError:
         raise
     except (OSError, ValueError, RuntimeError, KeyError, NotImplementedError) as exc:
-        raise _error(exc, location, version) from exc
+        meant = _error(exc, location, version)
+        raise meant from (meant.__cause__ or exc)  # the bridge knows the filesystem's own exception
     except BaseException as exc:
         if type(exc).__name__ == "PanicException":
             raise CorruptionError(f"Lance stopped while working on {location.url}: {exc}") from exc

@@ -7,6 +7,7 @@ Lance does with a location; this package never imports it.
 
 from __future__ import annotations
 
+from vecdataset.storage.bridge.dialects import register_commit_strategy
 from vecdataset.storage.location import Location
 from vecdataset.storage.memory import register_lance_files
 from vecdataset.storage.routes import (
@@ -32,6 +33,7 @@ __all__ = [
     "files",
     "filesystems",
     "probe_commit",
+    "register_commit_strategy",
     "register_lance_files",
     "resolve",
     "translate_storage_error",

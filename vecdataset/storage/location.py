@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import os
 import re
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Final, Literal
@@ -18,7 +18,7 @@ from vecdataset.errors import InvalidInputError
 
 __all__ = ["Commit", "Kind", "Location", "escape_memory", "redact", "unescape_memory"]
 
-Kind = Literal["local", "native", "shared-memory"]
+Kind = Literal["local", "native", "bridge", "shared-memory"]
 Commit = Literal["atomic", "single-process", "read-only", "unknown"]
 
 _COMMITS: Final[dict[Commit, str]] = {
@@ -46,7 +46,8 @@ class Location:
     """The name of the route in `storage.filesystems`."""
 
     kind: Kind
-    """`local`: a folder; `native`: Lance's own object store; `shared-memory`: this process."""
+    """`local`: a folder; `native`: Lance's own object store; `bridge`: fsspec's filesystem;
+    `shared-memory`: this process."""
 
     remote: bool
     """Whether each request costs a round trip."""
@@ -57,12 +58,15 @@ class Location:
     reason: str
     """Why this route was taken, in one sentence."""
 
+    details: Callable[[], list[str]] | None = field(default=None, repr=False, compare=False)
+    """More lines for `explain`, as of now."""
+
     @property
     def name(self) -> str:
         """The last segment of the path; empty at the root of a store."""
         if self.kind == "local":
             return Path(self.url).name
-        return self.url.partition("://")[2].rpartition("/")[2]
+        return self.url.partition("::")[0].partition("://")[2].rpartition("/")[2]
 
     def child(self, name: str) -> Location:
         """Return the place called `name` directly beneath this one.
@@ -84,7 +88,8 @@ class Location:
         if self.kind == "local":
             parent = str(Path(self.uri).parent)
             return replace(self, url=parent, uri=parent).child(name)
-        url, uri = self.url.rpartition("/")[0], self.uri.rpartition("/")[0]
+        first, chain, rest = self.url.partition("::")
+        url, uri = first.rpartition("/")[0] + chain + rest, self.uri.rpartition("/")[0]
         return replace(self, url=url, uri=uri).child(name)
 
     def explain(self) -> str:
@@ -96,6 +101,7 @@ class Location:
                 f"  Lance URI  {self.uri}",
                 f"  requests   {'cost a round trip' if self.remote else 'are local'}",
                 f"  writers    {_COMMITS[self.commit]}",
+                *(self.details() if self.details is not None else ()),
             ]
         )
 
@@ -122,4 +128,5 @@ def unescape_memory(segment: str) -> str:
 
 
 def _join(base: str, name: str) -> str:
-    return f"{base}{name}" if base.endswith("/") else f"{base}/{name}"
+    first, chain, rest = base.partition("::")  # the path stands in the first link
+    return f"{first}{name}{chain}{rest}" if first.endswith("/") else f"{first}/{name}{chain}{rest}"

@@ -82,6 +82,7 @@ filesystems: Final[Registry[FileSystem]] = Registry(
         "local": "vecdataset.storage.local:LocalFileSystem",
         "memory": "vecdataset.storage.memory:SharedMemoryFileSystem",
         "s3": "vecdataset.storage.s3:S3FileSystem",
+        "bridge": "vecdataset.storage.bridge:BridgeFileSystem",
     },
     aliases={"file": "local", "shared-memory": "memory", "s3a": "s3"},
     protocol=FileSystem,
@@ -101,8 +102,7 @@ def check_reachable(location: Location) -> None:
         StorageUnreachableError: It does not, within seconds. Lance by itself would try for longer
             and then report its own internals.
     """
-    if location.remote:
-        filesystems.get(location.filesystem).check_reachable(location)
+    filesystems.get(location.filesystem).check_reachable(location)
 
 
 def probe_commit(location: Location) -> bool:

@@ -28,7 +28,14 @@ from vecdataset.storage.location import Commit, Location
 from vecdataset.storage.routes import Files
 from vecdataset.storage.s3_credentials import identify
 from vecdataset.storage.s3_errors import translate
-from vecdataset.storage.s3_options import S3Options, aws_host, is_loopback, s3fs_options
+from vecdataset.storage.s3_options import (
+    S3Options,
+    aws_host,
+    is_loopback,
+    s3fs_options,
+    split_foreign,
+    with_foreign,
+)
 
 __all__ = ["S3FileSystem"]
 
@@ -76,6 +83,17 @@ class S3FileSystem:
             commit=_commit(made),
             reason=reason,
         )
+
+    def fsspec_options(self, url: str, options: Mapping[str, Any]) -> dict[str, Any]:
+        """Return the options in s3fs's words, for the bridge; credentials are found as for Lance."""
+        if options.get("session") is not None:
+            return dict(options)  # a session of aiobotocore finds its own
+        known, foreign = split_foreign(options)
+        bucket, _ = _split(url)
+        lance = identify(S3Options.read(known)).options.for_lance(bucket)
+        made = s3fs_options(lance, bucket)
+        made.pop("use_listings_cache")  # the bridge sees to that
+        return with_foreign({n: v for n, v in made.items() if v is not None}, foreign)
 
     def files(self, location: Location) -> Files:
         """Return the files as s3fs sees them, with the options Lance has."""

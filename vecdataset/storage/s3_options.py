@@ -23,7 +23,15 @@ from urllib.parse import urlsplit
 
 from vecdataset.errors import InvalidInputError, NotSupportedError, UnknownNameError, did_you_mean
 
-__all__ = ["S3Options", "aws_host", "endpoint_url", "is_loopback", "s3fs_options"]
+__all__ = [
+    "S3Options",
+    "aws_host",
+    "endpoint_url",
+    "is_loopback",
+    "s3fs_options",
+    "split_foreign",
+    "with_foreign",
+]
 
 _RETRIES: Final = "2"
 """With 2, Lance gives up on a refused connection after 4.1 s; with its default of 3, after 5.3 s."""
@@ -211,6 +219,45 @@ def s3fs_options(options: Mapping[str, str], bucket: str) -> dict[str, Any]:
         "s3_additional_kwargs": more,
         "use_listings_cache": False,
     }
+
+
+def split_foreign(options: Mapping[str, Any]) -> tuple[dict[str, Any], dict[str, Any]]:
+    """Return the options that Lance can express, and those that only s3fs can, by dotted names.
+
+    Raises:
+        NotSupportedError: An option that neither of both can be given beside the others.
+    """
+    known: dict[str, Any] = {}
+    foreign: dict[str, Any] = {}
+    for name, value in _flatten(options):
+        try:
+            if name in _FIELDS:
+                _FIELDS[name][1](name, value)
+            elif name not in _LANCE_ONLY | _TUNING and not name.startswith("lance_aimd_"):
+                _refuse(name, value)
+            known[name] = value
+        except NotSupportedError:
+            if name not in _S3FS_ONLY and name.partition(".")[0] not in _NESTED:
+                raise
+            foreign[name] = value
+    lance = [n for n in known if n in _LANCE_ONLY or n.startswith("lance_aimd_")]
+    if lance:
+        raise NotSupportedError(
+            f"storage option {lance[0]!r} is of Lance's own client, which is not used here",
+            hint="leave it out",
+        )
+    return known, foreign
+
+
+def with_foreign(made: dict[str, Any], foreign: Mapping[str, Any]) -> dict[str, Any]:
+    """Add options by dotted names to nested ones of s3fs."""
+    for name, value in foreign.items():
+        *outer, last = name.split(".")
+        place = made
+        for part in outer:
+            place = place.setdefault(part, {})
+        place[last] = value
+    return made
 
 
 def aws_host(region: str | None) -> str:
@@ -415,6 +462,8 @@ _TUNING: Final = frozenset(
         "config_kwargs.retries.mode",
     }
 )  # fmt: skip
+
+_S3FS_ONLY: Final = frozenset({"session", "version_aware", "fixed_upload_size"})
 
 _UNSUPPORTED: Final[Mapping[str, str]] = {
     "asynchronous": "false", "version_aware": "false", "fixed_upload_size": "false",

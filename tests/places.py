@@ -1,0 +1,139 @@
+"""Filesystems to test on: real servers on loopback in processes of their own, and one that misbehaves."""
+
+import contextlib
+import getpass
+import importlib.util
+import os
+import shutil
+import socket
+import subprocess
+import sys
+import time
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+SERVERS = Path(__file__).parent / "servers"
+USER, PASSWORD = "reader", "a-very-secret-word"
+
+
+@dataclass(frozen=True)
+class Spot:
+    """A folder on some filesystem, and how a user reaches it."""
+
+    url: str
+    options: dict = field(default_factory=dict)
+    filesystem: Any = None
+    folder: Path | None = None
+    """The same folder as the server's disk has it."""
+    process: Any = None
+    """The server."""
+
+    @property
+    def how(self):
+        return {"storage_options": self.options or None, "filesystem": self.filesystem}
+
+    def at(self, name):
+        first, chain, rest = self.url.partition("::")
+        return f"{first}/{name}{chain}{rest}"
+
+
+@contextlib.contextmanager
+def script(name, *arguments):
+    """Run one of the servers; yield its process and port."""
+    environment = {k: v for k, v in os.environ.items() if k != "PYTHONWARNINGS"}
+    with subprocess.Popen(
+        [sys.executable, str(SERVERS / f"{name}.py"), *map(str, arguments)],
+        stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True, env=environment,
+    ) as server:  # fmt: skip
+        try:
+            yield server, int(server.stdout.readline())
+        finally:
+            server.kill()
+
+
+def needs(*packages):
+    missing = [p for p in packages if importlib.util.find_spec(p) is None]
+    if missing:
+        pytest.skip(f"{missing[0]} is not installed")
+
+
+@contextlib.contextmanager
+def webdav(folder):
+    needs("webdav4", "wsgidav", "cheroot")
+    with script("webdav", folder, USER, PASSWORD) as (process, port):
+        options = {"base_url": f"http://127.0.0.1:{port}", "auth": (USER, PASSWORD)}
+        yield Spot("webdav://lib", options, folder=folder / "lib", process=process)
+
+
+@contextlib.contextmanager
+def ftp(folder):
+    needs("pyftpdlib")
+    with script("ftp", folder, USER, PASSWORD) as (process, port):
+        options = {"username": USER, "password": PASSWORD, "port": port}
+        yield Spot("ftp://127.0.0.1/lib", options, folder=folder / "lib", process=process)
+
+
+@contextlib.contextmanager
+def web(folder, *, ranges=True):
+    needs("aiohttp")
+    with script("web", folder, *(["ranges"] if ranges else [])) as (process, port):
+        yield Spot(f"http://127.0.0.1:{port}", folder=folder, process=process)
+
+
+SFTP_SERVERS = (
+    "/usr/lib/openssh/sftp-server",
+    "/usr/libexec/openssh/sftp-server",
+    "/usr/libexec/sftp-server",
+)
+
+
+@contextlib.contextmanager
+def sftp(folder):
+    """An OpenSSH server of this user's own."""
+    needs("paramiko")
+    sshd = shutil.which("sshd") or shutil.which("sshd", path="/usr/sbin:/usr/local/sbin")
+    subsystem = next((s for s in SFTP_SERVERS if Path(s).exists()), "internal-sftp")
+    if sshd is None or shutil.which("ssh-keygen") is None:
+        pytest.skip("there is no OpenSSH server: apt-get install openssh-server")
+    own = folder.parent / f"{folder.name}-ssh"
+    own.mkdir(mode=0o700)
+    for key in ("host", "user"):
+        subprocess.run(
+            ["ssh-keygen", "-q", "-t", "ed25519", "-N", "", "-f", own / key], check=True, capture_output=True
+        )
+    if os.geteuid() == 0:
+        Path("/run/sshd").mkdir(exist_ok=True)
+    port = free_port()
+    own.joinpath("config").write_text(
+        f"Port {port}\nListenAddress 127.0.0.1\nHostKey {own / 'host'}\nPidFile none\n"
+        f"AuthorizedKeysFile {own / 'user.pub'}\nStrictModes no\nPasswordAuthentication no\n"
+        f"MaxStartups 100\nMaxSessions 100\nSubsystem sftp {subsystem}\nPermitRootLogin yes\n"
+    )
+    with subprocess.Popen([sshd, "-D", "-e", "-f", own / "config"], stderr=subprocess.DEVNULL) as process:
+        try:
+            wait_for(port)
+            options = {
+                "port": port, "username": getpass.getuser(), "key_filename": str(own / "user"),
+                "look_for_keys": False, "allow_agent": False,
+            }  # fmt: skip
+            yield Spot(f"sftp://127.0.0.1{folder}/lib", options, folder=folder / "lib", process=process)
+        finally:
+            process.kill()
+
+
+def free_port():
+    with socket.create_server(("127.0.0.1", 0)) as one:
+        return one.getsockname()[1]
+
+
+def wait_for(port):
+    end = time.monotonic() + 10
+    while True:
+        with contextlib.suppress(OSError), socket.create_connection(("127.0.0.1", port), timeout=1):
+            return
+        if time.monotonic() > end:
+            pytest.fail("the server did not start")
+        time.sleep(0.02)
