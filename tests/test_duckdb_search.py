@@ -219,16 +219,16 @@ def test_a_left_join_keeps_queries_without_hits(con, queries):
 
 
 def test_a_lateral_join_asks_once_for_each_chunk(con, packages, queries, monkeypatch):
-    from vecdataset.duckdb import answers
+    from vecdataset.duckdb import questions
 
     asked = []
-    nearest = answers.nearest_rows
+    nearest = questions.nearest_points
 
-    def watched(reader, query, selection):
+    def watched(reader, query, *args):
         asked.append(len(query.vectors))
-        return nearest(reader, query, selection)
+        return nearest(reader, query, *args)
 
-    monkeypatch.setattr(answers, "nearest_rows", watched)
+    monkeypatch.setattr(questions, "nearest_points", watched)
 
     con.execute("SET threads = 1")
     con.execute("SELECT count(r.id) FROM queries q, vec.packages.search(q.e) r").fetchall()
@@ -307,13 +307,13 @@ def test_a_view_over_a_search_stays_fresh(tmp_path):
 
 def test_hits_keep_the_version_that_was_searched(tmp_path):
     """A point that changes between the search and the fetch of its payload is shown as it was found."""
-    from vecdataset.duckdb import answers
+    from vecdataset.duckdb import questions
 
     c = vd.create(tmp_path / "c", vectors=vd.VectorParams(size=2))
     c.upsert([{"id": 1, "vector": [1, 0], "payload": {"n": 1}}])
     con = duckdb.connect()
     vecdataset.duckdb.attach(con, c)
-    found = answers.nearest_rows
+    found = questions.nearest_points
 
     def changed_meanwhile(*args):
         out = found(*args)
@@ -321,7 +321,7 @@ def test_hits_keep_the_version_that_was_searched(tmp_path):
         return out
 
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(answers, "nearest_rows", changed_meanwhile)
+        patch.setattr(questions, "nearest_points", changed_meanwhile)
 
         assert con.execute("SELECT id, n FROM vec.search('c', [1, 0])").fetchall() == [(1, 1)]
 

@@ -144,16 +144,32 @@ def nearest_rows(
     For steps that score or fuse again before any payload is read; `offset`, `columns`, `exclude` and
     `score_threshold` of the query are the caller's business.
     """
+    hits, plan, _ = nearest_points(reader, query, selection, ())
+    return hits, plan
+
+
+def nearest_points(
+    reader: Reader, query: Query, selection: Selection, columns: Sequence[str]
+) -> tuple[list[tuple[np.ndarray, np.ndarray]], Plan, pa.Table | None]:
+    """Return what `nearest_rows` returns, and `columns` of the hits where they cost next to nothing.
+
+    Returns:
+        Also a table with a row for each hit, in their order, where the index read them along; None where
+        they were found by comparing, and would have to be taken.
+    """
     params = reader.schema.vectors[query.using]
     plan = _plan(reader, query, params, selection)
     if plan.index is not None:
-        hits, plan = _through_index(reader, query, params, selection, query.limit, ["_rowid"], plan)
+        wanted = ["_rowid", *columns]
+        hits, plan = _through_index(reader, query, params, selection, query.limit, wanted, plan)
         if hits is not None:
             rows, distance = hits["_rowid"].to_numpy(), hits["_distance"].to_numpy().astype(np.float64)
             ends = np.searchsorted(hits["query_index"].to_numpy(), np.arange(1, len(query.vectors)))
-            return list(zip(np.split(rows, ends), np.split(distance, ends), strict=True)), plan
+            found = list(zip(np.split(rows, ends), np.split(distance, ends), strict=True))
+            return found, plan, hits.select(columns) if columns else None
     best = nearest_exact(reader, query.using, query.vectors, selection, query.limit)
-    return best.hits, replace(plan, strategy="exact", index=None, kind=None, rows_scanned=best.scanned)
+    plan = replace(plan, strategy="exact", index=None, kind=None, rows_scanned=best.scanned)
+    return best.hits, plan, None
 
 
 def _check_window(query: Query) -> None:

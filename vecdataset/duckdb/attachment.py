@@ -17,8 +17,9 @@ import pyarrow as pa
 from vecdataset.catalog import Catalog
 from vecdataset.collection import Collection
 from vecdataset.duckdb import facts, writes
-from vecdataset.duckdb.answers import HITS, REF, Answers, payload_schema
+from vecdataset.duckdb.answers import Answers, payload_schema
 from vecdataset.duckdb.arguments import sql_errors
+from vecdataset.duckdb.hits import GROUPED_HITS, HITS, REF
 from vecdataset.duckdb.macros import DISTANCES, collection_macros, generic_macros, literal, quoted
 from vecdataset.duckdb.views import CollectionRows, scannable
 from vecdataset.errors import (
@@ -210,6 +211,7 @@ class Attachment:
         self.function("search", answers.search, HITS, volatile=True)
         self.function("search_by_id", answers.search_by_id, HITS, volatile=True)
         self.function("ranked", answers.ranked, HITS, volatile=True)
+        self.function("group", answers.group, GROUPED_HITS, volatile=True)
         self.function("refresh", self._refresh_from_sql, "VARCHAR", volatile=True)
         asked = self._facts
         self.function("count", asked.count, "BIGINT", volatile=True)
@@ -327,7 +329,9 @@ class Attachment:
                 self._show(name, shown)
             if changed:
                 schemas = {name: shown.schema for name, shown in found.items()}
-                for sql in generic_macros(self.name, schemas, broken, url=self.source.url):
+                for sql in generic_macros(
+                    self.name, schemas, broken, prefix=f"{self.token}_", url=self.source.url
+                ):
                     self._run(sql)
 
     def _opened(self, name: str) -> Collection | VecDatasetError:
@@ -363,7 +367,7 @@ class Attachment:
             for sql in collection_macros(name, shown.schema, f"{self.token}_", ids=ids, payload=rest):
                 self._run(sql)
             view = name if name.lower() in _TAKEN_SCHEMAS else shown.schema
-            self._view(shown, view, partial(self._answers.reader, name), reader)
+            self._view(shown, view, partial(self._answers.findings.newest, name), reader)
             shown.signature = signature
         self._version_views(name, shown, reader)
 

@@ -8,6 +8,9 @@ from typing import Final
 
 _OPTIONS: Final = 'filter := NULL, "using" := NULL, params := NULL'
 _PASSED: Final = 'filter, "using", params'
+STATEMENT: Final = "epoch_us(now()), current_query_id(), hash(current_query())"
+"""What tells one statement from another: the start of its transaction changes where a prepared one is run
+again, and its number where several are of one transaction. All three are constants within a statement."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -18,70 +21,73 @@ class Verb:
     parameters: str
     """Its parameters after the collection, with defaults."""
     call: str
-    """The function that finds the hits, with `{collection}` for the name."""
-    scored: bool = True
-    """Whether `_rank`, `score` and `_distance` mean something."""
+    """The function that finds the hits, without its closing parenthesis, with `{collection}` for the name."""
+    columns: str = "h._rank, {ids}(h.ref) AS id, h.score, h._distance"
+    """What it shows before the payload."""
 
-    @property
-    def names(self) -> list[str]:
-        """The parameters without defaults."""
-        return [p.split(":=")[0].strip().strip('"') for p in self.parameters.split(", ")]
 
+_UNSCORED: Final = "{ids}(h.ref) AS id"
 
 VERBS: Final = (
     Verb(
         name="search",
         parameters=f"query, k := 10, {_OPTIONS}, exact := false",
-        call=f"search({{collection}}, query, k, {_PASSED}, exact)",
+        call=f"search({{collection}}, query, k, {_PASSED}, exact",
     ),
     Verb(
         name="search_by_id",
         parameters=f"id, k := 10, {_OPTIONS}, exact := false",
-        call=f"search_by_id({{collection}}, id, k, {_PASSED}, exact)",
+        call=f"search_by_id({{collection}}, id, k, {_PASSED}, exact",
     ),
     Verb(
         name="recommend",
         parameters=f"positive, negative := NULL, strategy := NULL, k := 10, {_OPTIONS}",
-        call=f"ranked('recommend', {{collection}}, positive, negative, strategy, k, {_PASSED})",
+        call=f"ranked('recommend', {{collection}}, positive, negative, strategy, k, {_PASSED}",
     ),
     Verb(
         name="discover",
         parameters=f"target, context, k := 10, {_OPTIONS}",
-        call=f"ranked('discover', {{collection}}, target, context, NULL, k, {_PASSED})",
+        call=f"ranked('discover', {{collection}}, target, context, NULL, k, {_PASSED}",
     ),
     Verb(
         name="context",
         parameters=f"pairs, k := 10, {_OPTIONS}",
-        call=f"ranked('context', {{collection}}, pairs, NULL, NULL, k, {_PASSED})",
+        call=f"ranked('context', {{collection}}, pairs, NULL, NULL, k, {_PASSED}",
     ),
     Verb(
         name="query",
         parameters=f"query, k := 10, {_OPTIONS}",
-        call=f"ranked('query', {{collection}}, query, NULL, NULL, k, {_PASSED})",
+        call=f"ranked('query', {{collection}}, query, NULL, NULL, k, {_PASSED}",
     ),
     Verb(
         name="text",
         parameters='query, "columns" := NULL, k := 10, filter := NULL, options := NULL',
-        call="ranked('text', {collection}, query, \"columns\", options, k, filter, NULL, NULL)",
+        call="ranked('text', {collection}, query, \"columns\", options, k, filter, NULL, NULL",
     ),
     Verb(
         name="hybrid",
         parameters="query := NULL, \"text\" := NULL, sparse := NULL, fusion := 'rrf', k := 10, "
         f"{_OPTIONS}, options := NULL",
         call="ranked('hybrid', {collection}, {'vector': query, 'text': \"text\", 'sparse': sparse}, "
-        f"fusion, options, k, {_PASSED})",
+        f"fusion, options, k, {_PASSED}",
+    ),
+    Verb(
+        name="group",
+        parameters=f'query, "by", k := 10, group_size := 3, {_OPTIONS}',
+        call=f'group({{collection}}, query, "by", k, group_size, {_PASSED}',
+        columns='h._rank, h."group", {ids}(h.ref) AS id, h.score, h._distance',
     ),
     Verb(
         name="get",
         parameters="ids",
-        call="ranked('get', {collection}, ids, NULL, NULL, NULL, NULL, NULL, NULL)",
-        scored=False,
+        call="ranked('get', {collection}, ids, NULL, NULL, NULL, NULL, NULL, NULL",
+        columns=_UNSCORED,
     ),
     Verb(
         name="scroll",
         parameters="k := 10, start := NULL, order_by := NULL, filter := NULL",
-        call="ranked('scroll', {collection}, start, order_by, NULL, k, filter, NULL, NULL)",
-        scored=False,
+        call="ranked('scroll', {collection}, start, order_by, NULL, k, filter, NULL, NULL",
+        columns=_UNSCORED,
     ),
 )
 """Every one is a macro of each collection's schema, and a generic one that takes the name first."""
@@ -99,6 +105,10 @@ DISTANCES: Final = (
         "list_sum(list_transform(list_zip(a::DOUBLE[], b::DOUBLE[]), lambda p: abs(p[1] - p[2]))) END"
     ),
 )
+
+
+_MARK: Final = chr(31)
+"""Stands between names."""
 
 
 def quoted(name: str) -> str:
@@ -121,45 +131,66 @@ def collection_macros(name: str, schema: str, prefix: str, *, ids: str, payload:
         ids: The function that turns references into ids.
         payload: The function that turns them into payload; None where there is none.
     """
-    rest = "" if payload is None else f", unnest({payload}(ref))"
+    rest = "" if payload is None else f", unnest({payload}(h.ref))"
+    at = quoted(schema)
     for verb in VERBS:
-        call = prefix + verb.call.replace("{collection}", literal(name))
-        shown = (
-            f"_rank, {ids}(ref) AS id, score, _distance{rest}" if verb.scored else f"{ids}(ref) AS id{rest}"
-        )
+        call = f"{prefix}{verb.call.replace('{collection}', literal(name))}, {STATEMENT})"
         yield (
-            f"CREATE OR REPLACE MACRO {quoted(schema)}.{verb.name}({verb.parameters}) AS TABLE "
-            f"SELECT {shown} FROM (SELECT unnest({call}, max_depth := 2))"
+            f"CREATE OR REPLACE MACRO {at}.{quoted(verb.name)}({verb.parameters}) AS TABLE "
+            f"SELECT {verb.columns.replace('{ids}', ids)}{rest} FROM (SELECT unnest({call}) AS h)"
         )
+    for shape in dict.fromkeys(verb.columns for verb in VERBS):
+        yield (
+            f"CREATE OR REPLACE MACRO {at}.{quoted(_shown_by(shape))}(hits) AS TABLE "
+            f"SELECT {shape.replace('{ids}', ids)}{rest} FROM (SELECT unnest(hits) AS h)"
+        )
+
+
+def _shown_by(columns: str) -> str:
+    """Return the macro that shows hits with these columns."""
+    return "_grouped" if '"group"' in columns else "_scored" if "score" in columns else "_points"
 
 
 def generic_macros(
-    catalog: str, schemas: Mapping[str, str], broken: Mapping[str, str], *, url: str
+    catalog: str, schemas: Mapping[str, str], broken: Mapping[str, str], *, prefix: str, url: str
 ) -> Iterator[str]:
     """Yield the macros that take the collection's name first.
+
+    Their columns are those of the collection, so the name chooses the macro that shows the hits while the
+    statement is bound. A name is looked up in one text, because a CASE of 200 names costs four milliseconds.
 
     Args:
         catalog: The attached database.
         schemas: Collection to schema.
         broken: Collection to the reason why it does not open.
+        prefix: What the names of this attachment's functions begin with.
         url: Where the collections are, for messages.
     """
+    known = ", ".join(repr(n) for n in sorted(schemas)[:20]) + (", …" if len(schemas) > 20 else "")
+    hint = f"collections: {known}" if schemas else "there are no collections"
+    unknown = (
+        f"error({literal('no collection ')} || coalesce('''' || collection || '''', 'NULL') || "
+        f"{literal(f' in {url}')} || chr(10) || {literal(f'hint: {hint}')})"
+    )
+    plain = [name for name, schema in schemas.items() if name == schema and _MARK not in name]
+    names = literal(_MARK + _MARK.join(plain) + _MARK)
     for verb in VERBS:
-        passed = ", ".join(f"a.{quoted(n)}" for n in verb.names)
-        bound = ", ".join(f"{quoted(n)} AS {quoted(n)}" for n in verb.names)
+        shown = f".{_shown_by(verb.columns)}(a.hits)"
+        start = f"FROM {quoted(catalog)}."
         cases = "".join(
-            f" WHEN {literal(name)} THEN "
-            + literal(f"FROM {quoted(catalog)}.{quoted(schema)}.{verb.name}({passed})")
+            f" WHEN collection = {literal(name)} THEN {literal(start + quoted(schema) + shown)}"
             for name, schema in schemas.items()
-        ) + "".join(f" WHEN {literal(name)} THEN error({literal(why)})" for name, why in broken.items())
-        known = ", ".join(repr(n) for n in sorted(schemas)[:20]) + (", …" if len(schemas) > 20 else "")
-        hint = f"collections: {known}" if schemas else "there are no collections"
-        unknown = (
-            f"error({literal('no collection ')} || coalesce('''' || collection || '''', 'NULL') || "
-            f"{literal(f' in {url}')} || chr(10) || {literal(f'hint: {hint}')})"
+            if name not in plain
+        ) + "".join(
+            f" WHEN collection = {literal(name)} THEN error({literal(why)})" for name, why in broken.items()
         )
-        text = f"CASE collection{cases} ELSE {unknown} END" if cases else unknown
+        own = f"{literal(start)} || '\"' || replace(collection, '\"', '\"\"') || '\"' || {literal(shown)}"
+        if plain:
+            there = f"contains({names}, {literal(_MARK)} || collection::VARCHAR || {literal(_MARK)})"
+            cases = f" WHEN {there} THEN {own}{cases}"
+        text = f"CASE{cases} ELSE {unknown} END" if cases else unknown
+        call = f"{prefix}{verb.call.replace('{collection}', 'collection')}, {STATEMENT})"
         yield (
-            f"CREATE OR REPLACE MACRO {verb.name}(collection, {verb.parameters}) AS TABLE "
-            f"SELECT r.* FROM (SELECT {bound}) a, LATERAL (FROM query({text})) r"
+            f"CREATE OR REPLACE MACRO {quoted(verb.name)}(collection, {verb.parameters}) AS TABLE "
+            f"SELECT r.* FROM (SELECT {call} AS hits) a, query({text}) r"
         )
