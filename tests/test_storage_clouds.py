@@ -233,3 +233,15 @@ def test_of_two_writers_of_one_blob_one_wins(azurite):
 
     assert [found.create("x", b"1"), found.create("x", b"2")] == [True, False]
     assert found.read("x") == b"1"
+
+
+@pytest.mark.slow
+def test_what_lance_has_no_word_for_goes_over_the_bridge(azurite, tmp_path):
+    options = {**azurite, "cache": tmp_path / "blocks"}
+    made = vd.create("az://lake/bridged", vectors=vd.VectorParams(size=4), storage_options=options)
+    made.upsert((np.arange(4), np.eye(4, dtype=np.float32)))
+
+    native = vd.open("az://lake/bridged", storage_options=azurite)
+
+    assert resolve("az://lake/bridged", storage_options=options).kind == "bridge"
+    assert native.search(np.eye(4)[2], limit=1)["id"].to_pylist() == [2]

@@ -82,13 +82,10 @@ filesystems: Final[Registry[FileSystem]] = Registry(
         "local": "vecdataset.storage.local:LocalFileSystem",
         "memory": "vecdataset.storage.memory:SharedMemoryFileSystem",
         "s3": "vecdataset.storage.s3:S3FileSystem",
-<<<<<<< HEAD
         "bridge": "vecdataset.storage.bridge:BridgeFileSystem",
-=======
         "gs": "vecdataset.storage.clouds:GoogleFileSystem",
         "az": "vecdataset.storage.clouds:AzureFileSystem",
         "hf": "vecdataset.storage.clouds:HubFileSystem",
->>>>>>> fcb5e3e (Go to Google, Azure and the Hub with Lance's own clients)
     },
     aliases={"file": "local", "shared-memory": "memory", "s3a": "s3"},
     protocol=FileSystem,
