@@ -81,7 +81,8 @@ class Dialect:
 
     def write(self, fs: Any, path: str, data: bytes | bytearray) -> None:
         """Write a file whose name is not in use."""
-        fs.pipe_file(path, data)
+        # fsspec says bytes, and some classes mean it: adlfs fails on a bytearray.
+        fs.pipe_file(path, bytes(data))
 
     def move(self, fs: Any, source: str, target: str) -> None:
         """Rename a file, in one step, over the one that may be there; only where `moves`."""
@@ -164,7 +165,7 @@ class LocalDialect(Dialect):
 
     def create(self, fs: Any, path: str, data: bytes | bytearray) -> None:
         part = part_of(path)
-        fs.pipe_file(part, data)
+        fs.pipe_file(part, bytes(data))
         try:
             os.link(part, path)
         finally:
@@ -193,7 +194,7 @@ class ObjectStoreDialect(Dialect):
     how = "the store creates a file only if it is absent"
 
     def create(self, fs: Any, path: str, data: bytes | bytearray) -> None:
-        fs.pipe_file(path, data, mode="create")
+        fs.pipe_file(path, bytes(data), mode="create")
 
     def walk(self, fs: Any, path: str) -> Iterator[Entry]:
         found = fs.find(path, detail=True)
