@@ -65,6 +65,7 @@ HOMES = {
     "click": {"shell", "cli", "cli_snapshots"},
     "tqdm": {"shell"},
     "qdrant_edge": {"formats/qdrant"},
+    "httpx": {"formats/qdrant"},
     "rocksdict": {"formats/qdrant"},
     "cbor2": {"formats/qdrant"},
 }

@@ -36,6 +36,7 @@ from vecdataset.shell import (
     reading_option,
     source_option,
     storage_option,
+    target_option,
     tell,
     vector_params,
 )
@@ -220,21 +221,25 @@ def import_(
 @click.argument("target")
 @format_option
 @at_option
+@target_option
 @storage_option
 @json_flag
 def export(
-    url: str, target: str, format: str | None, at: str | None, storage: dict[str, Any], as_json: bool
+    url: str, target: str, format: str | None, at: str | None, target_options: dict[str, Any],
+    storage: dict[str, Any], as_json: bool,
 ) -> None:  # fmt: skip
-    """Write all points to a file, or to a pipe (TARGET `-`) as JSON lines.
+    """Write all points to a file, to a Qdrant server, or to a pipe (TARGET `-`) as JSON lines.
 
     \b
     Example:
       $ vecdataset export ./books books.parquet
+      $ vecdataset export ./books books.snapshot --at before-reindex
+      $ vecdataset export ./books qdrant://localhost:6333/books --target-option checkpoint=export.json
       $ vecdataset export ./books - --at 3 | gzip > books.jsonl.gz
     """
     found = open_at(url, storage, at)
     with bar("export") as progress:
-        count = found.export(target, format=format, progress=progress)
+        count = found.export(target, format=format, progress=progress, target_options=target_options)
     if target != "-":
         data = {"target": target, "points": count, "version": found.version}
         tell(f"wrote {count:,} points to {target}", data, as_json=as_json)

@@ -1337,18 +1337,25 @@ class Collection:
     # -- export
 
     def export(
-        self, target: str, *, format: str | None = None, progress: Callable[[int], None] | None = None
+        self,
+        target: str,
+        *,
+        format: str | None = None,
+        progress: Callable[[int], None] | None = None,
+        target_options: Mapping[str, Any] | None = None,
     ) -> int:
-        """Write all points of one version to a file; return how many.
+        """Write all points of one version to a file or a Qdrant server; return how many.
 
         Args:
-            target: A path or URL.
+            target: A path or URL; `qdrant://host[:port]/collection` is a running server.
             format: `parquet`, `arrow`, `jsonl`, `qdrant`, or a plugin's; None goes by the name's ending.
             progress: Called with the number of points written so far.
+            target_options: fsspec's options for a URL. Of a server: `api_key`, `timeout_s`, `attempts`,
+                `batch_points`, and `checkpoint`, a file by which an interrupted export goes on.
         """
         from vecdataset.formats import export_points
 
-        return export_points(self, target, format=format, progress=progress)
+        return export_points(self, target, format=format, progress=progress, target_options=target_options)
 
 
 def _holds(reader: Reader, column: str) -> bool:

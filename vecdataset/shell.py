@@ -256,6 +256,11 @@ reading_option = click.option(
     "--format-option", "reading", multiple=True, callback=_pairs, metavar="KEY=VALUE",
     help="An option of the file's format, such as allow_null_vectors=true; repeatable.",
 )  # fmt: skip
+target_option = click.option(
+    "--target-option", "target_options", multiple=True, callback=_pairs, metavar="KEY=VALUE",
+    help="An option of the target's filesystem; of a Qdrant server api_key, timeout_s, attempts or "
+    "checkpoint=FILE; repeatable.",
+)  # fmt: skip
 distance_option = click.option("--distance", metavar="NAME", help="Cosine, Dot, Euclid or Manhattan.")
 id_type_option = click.option(
     "--id-type",

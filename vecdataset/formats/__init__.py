@@ -557,14 +557,23 @@ def export_points(
         target: A path, a URL of any fsspec filesystem, a binary file, or `-` for standard output.
         format: `parquet`, `arrow`, `jsonl`, or a plugin's; None goes by the name's ending.
         progress: Called with the number of points written so far.
-        target_options: fsspec's options for `target`.
+        target_options: fsspec's options for `target`, or those of a server.
+
+    A target `qdrant://host[:port]/collection` is a collection of a running server; see
+    `formats.qdrant.live.push`.
     """
+    from vecdataset.formats.qdrant.client import is_server
+
+    if is_server(target):
+        from vecdataset.formats.qdrant.live import push
+
+        return push(_pinned(collection), target, options=target_options, progress=progress)
     chosen = _format_for(target, format)
     if target == STANDARD and "stream" not in chosen.capabilities:
         raise InvalidInputError(
             f"format {chosen.name!r} cannot be written to a pipe", hint="use jsonl or arrow, or a file"
         )
-    pinned = collection if collection.read_only else collection.at(collection.version)
+    pinned = _pinned(collection)
     name = file_name(target)
     beside: Mapping[str, bytes] = {}
     with open_target(target, options=target_options) as file:
@@ -577,6 +586,10 @@ def export_points(
     if beside and isinstance(target, str | os.PathLike):
         write_beside(target, beside, options=target_options)
     return len(pinned)
+
+
+def _pinned(collection: Collection) -> Collection:
+    return collection if collection.read_only else collection.at(collection.version)
 
 
 def stored_points(collection: Collection, *, batch_rows: int | None = None) -> Iterator[pa.RecordBatch]:
