@@ -29,7 +29,7 @@ import pyarrow as pa
 
 from vecdataset.errors import InvalidInputError, MissingDependencyError, NotSupportedError
 from vecdataset.formats import Reading, Source
-from vecdataset.formats.json_text import as_text, payloads
+from vecdataset.formats.payload import payload_values
 from vecdataset.ids import decode_ids
 from vecdataset.points import Layout
 from vecdataset.schema import UNNAMED, CollectionSchema, Distance, VectorParams
@@ -255,7 +255,7 @@ class ArcExp:
                 f"an .arcexp file holds dense vectors only; {', '.join(map(repr, others))} are not",
                 hint="export to jsonl or parquet",
             )
-        pack = _msgpack().Packer(use_bin_type=True, default=as_text).pack
+        pack = _msgpack().Packer(use_bin_type=True).pack
         stem = name.rpartition("/")[2].removesuffix(".gz").removesuffix(".arcexp")
         header = pack(
             {
@@ -351,7 +351,7 @@ def _packed(batch: pa.RecordBatch, schema: CollectionSchema, pack: Any) -> Itera
     ids = decode_ids(batch.column("id"), schema.id_type)
     columns = {n or _DEFAULT: batch.column(c) for n, c in schema.vector_columns.items()}
     vectors = {n: (_float_bytes(a), a.is_valid().to_pylist()) for n, a in columns.items()}
-    for row, (id, payload) in enumerate(zip(ids, payloads(batch, schema), strict=True)):
+    for row, (id, payload) in enumerate(zip(ids, payload_values(batch, schema, ids), strict=True)):
         found = {n: data[row] for n, (data, valid) in vectors.items() if valid[row]}
         try:
             yield pack({"id": str(id), "vectors": found, "payload": payload})

@@ -2,28 +2,22 @@
 
 Named vectors are an object, sparse ones `{"indices": […], "values": […]}`, multivectors lists of
 lists; `{}` stands where a point has no vector, because null is what a dump without vectors has.
-Components are the shortest text that gives the stored float back. Payload types that JSON does
-not have become text: times in ISO 8601, decimals in digits, bytes in base64.
+Components are the shortest text that gives the stored float back.
 """
 
 from __future__ import annotations
 
-import base64
 import json
-from collections.abc import Iterator
-from datetime import date, datetime, time, timedelta
-from decimal import Decimal
-from typing import Any
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from vecdataset.errors import InvalidInputError
+from vecdataset.formats.payload import payload_values
 from vecdataset.ids import decode_ids
-from vecdataset.schema import EXTRA, UNNAMED, CollectionSchema
+from vecdataset.schema import UNNAMED, CollectionSchema
 
-__all__ = ["as_text", "payloads", "point_texts"]
+__all__ = ["point_texts"]
 
 
 def point_texts(batch: pa.RecordBatch, schema: CollectionSchema) -> list[str]:
@@ -85,53 +79,8 @@ def _number_texts(values: pa.Array) -> pa.Array:
     return texts
 
 
-def payloads(batch: pa.RecordBatch, schema: CollectionSchema) -> Iterator[dict[str, Any]]:
-    """Yield each point's payload; values of types that JSON lacks are for `as_text` to write."""
-    columns: dict[str, list[Any]] = {}
-    for name, column in schema.payload.items():
-        values = _json_ready(batch.column(name)).to_pylist()
-        if column.json_number:
-            values = [int(v) if v is not None and v.is_integer() else v for v in values]
-        columns[name] = values
-    for row, extra in enumerate(batch.column(EXTRA).to_pylist()):
-        payload = {name: values[row] for name, values in columns.items() if values[row] is not None}
-        if extra:
-            payload.update(json.loads(extra))
-        yield payload
-
-
 def _payload_texts(batch: pa.RecordBatch, schema: CollectionSchema, ids: list[int | str]) -> list[str]:
-    out = []
-    for id, payload in zip(ids, payloads(batch, schema), strict=True):
-        try:
-            out.append(
-                json.dumps(
-                    payload, ensure_ascii=False, allow_nan=False, separators=(",", ":"), default=as_text
-                )
-            )
-        except ValueError:
-            raise InvalidInputError(
-                f"the payload of point {id!r} holds NaN or infinity, which JSON does not have",
-                hint="export to parquet or arrow",
-            ) from None
-    return out
-
-
-def _json_ready(values: pa.Array) -> pa.Array:
-    """Return times as ISO text, to the last nanosecond, which Python's own times do not have."""
-    if not pa.types.is_timestamp(values.type):
-        return values
-    if values.type.tz:
-        values = values.cast(pa.timestamp(values.type.unit, "UTC"))
-    return pc.replace_substring(values.cast(pa.string()), " ", "T", max_replacements=1)
-
-
-def as_text(value: Any) -> Any:
-    """Return a value of a type that JSON lacks as text: ISO 8601, digits, base64."""
-    if isinstance(value, bytes):
-        return base64.b64encode(value).decode()
-    if isinstance(value, datetime | date | time):
-        return value.isoformat()
-    if isinstance(value, Decimal | timedelta):
-        return str(value)
-    return str(value)
+    return [
+        json.dumps(payload, ensure_ascii=False, allow_nan=False, separators=(",", ":"))
+        for payload in payload_values(batch, schema, ids)
+    ]
