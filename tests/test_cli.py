@@ -69,7 +69,7 @@ def test_every_command_takes_json(name):
 
 
 def test_the_documents_know_no_other_command():
-    assert set(re.findall(r"\[`vecdataset (\w+)`\]", DOCS.read_text())) == set(COMMANDS)
+    assert set(re.findall(r"\[`vecdataset ([\w-]+)`\]", DOCS.read_text())) == set(COMMANDS)
 
 
 def test_a_command_is_a_few_lines_over_the_library():
@@ -259,7 +259,7 @@ def test_versions_are_listed_after_files_with_an_index_were_merged(books):
     rows("index", "books", "--payload", "year")
     rows("optimize", "books")
 
-    assert "rewrite" in [r["operation"] for r in rows("versions", "books")]
+    assert "compact" in [r["operation"] for r in rows("versions", "books")]
 
 
 # -------------------------------------------------------------------------------- search
@@ -439,6 +439,51 @@ def test_snapshots_go_through_their_whole_life_in_the_shell(books):
     assert run("snapshot", "prune", "books").exit_code == 2
     assert run("snapshot", "prune", "books", "--older-than", "soon").exit_code == 2
     assert rows("snapshot", "delete", "books", "first", "--yes") == [{"deleted": "first"}]
+    assert run("snapshot", "prune", "books", "--keep-last", "0").exit_code == 2  # nobody was asked
+    assert len(rows("snapshot", "prune", "books", "--keep-last", "0", "--yes")[0]["deleted"]) == 1
+    assert rows("snapshot", "list", "books") == []
+
+
+def test_a_restore_can_be_tried_and_moves_aside_only_when_told(books):
+    rows("snapshot", "create", "books", "first")
+    vd.create("then", vectors=vd.VectorParams(2)).upsert([{"id": 7, "vector": [1, 2]}])
+
+    tried = run("snapshot", "restore", "books", "first", "--into", "then", "--dry-run")
+    free = rows("snapshot", "restore", "books", "first", "--into", "free", "--dry-run")[0]
+    assert tried.exit_code == 1
+    assert "holds something already" in tried.stderr
+    assert (free["dry_run"], Path("free").exists()) == (True, False)
+    assert run("snapshot", "restore", "books", "first", "--into", "then", "--overwrite").exit_code == 2
+
+    rows("snapshot", "restore", "books", "first", "--into", "then", "--overwrite", "--yes")
+    assert len(vd.open("then")) == 3
+    aside = next(Path().glob("then-before-restore-*"))
+    assert vd.open(str(aside)).get([7])["id"].to_pylist() == [7]
+
+
+def test_the_newest_version_is_verified_with_what_its_commits_put_on_record(books):
+    assert rows("verify", "books", "--current")[0]["snapshot"] is None
+    data = next(Path("books/data").iterdir())
+    data.write_bytes(data.read_bytes()[:-1] + b"?")
+
+    done = run("verify", "books", "--current", "--json")
+    assert done.exit_code == 1
+    assert json.loads(done.stdout)["changed"] == [f"data/{data.name}"]
+    sealed = run("snapshot", "create", "books")
+    assert sealed.exit_code == 1
+    assert f"data/{data.name} of collection 'books' is not what was written" in sealed.stderr
+
+
+def test_a_note_stays_with_its_version(books):
+    run("upsert", "books", "--note", "from the shell", stdin='{"id": 77, "vector": [1, 2]}')
+
+    last = rows("versions", "books")[-1]
+    assert (last["note"], last["inserted"]) == ("from the shell", 1)
+
+
+def test_clean_up_wants_to_be_sure(books):
+    assert run("clean-up", "books").exit_code == 2
+    assert rows("clean-up", "books", "--older-than", "0h", "--yes")[0]["freed_bytes"] > 0
 
 
 def test_damage_is_an_exit_status(books):
@@ -460,6 +505,18 @@ def test_a_backup_goes_out_and_comes_back(books):
     assert back[0]["root"] == out[0]["root"]
     assert len(vd.open("back/books")) == 3
     assert run("restore", "backup", "back").exit_code == 1
+    assert run("restore", "backup").exit_code == 2
+    assert rows("restore", "backup", "--verify-only", "--deep")[0]["rows"] == 3
+    assert rows("restore", "backup", "elsewhere", "--dry-run")[0]["rows"] == 3
+    assert not Path("elsewhere").exists()
+    assert run("restore", "backup", "back", "--overwrite").exit_code == 2
+    rows("restore", "backup", "back", "--overwrite", "--yes")
+    assert len(vd.Catalog("back").list()) == 2
+    data = next(Path("backup/books/data").iterdir())
+    data.write_bytes(b"")
+    failed = run("restore", "backup", "--verify-only")
+    assert failed.exit_code == 1
+    assert data.name in failed.stderr
 
 
 def test_repair_says_first_and_does_when_told(books):

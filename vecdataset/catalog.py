@@ -44,10 +44,17 @@ class Catalog:
     """
 
     def __init__(
-        self, root: Any, *, filesystem: Any = None, storage_options: Mapping[str, Any] | None = None
+        self,
+        root: Any,
+        *,
+        filesystem: Any = None,
+        storage_options: Mapping[str, Any] | None = None,
+        durable: bool = False,
     ) -> None:
-        """Look at a root; nothing is read or written yet."""
-        self.root = storage.resolve(root, filesystem=filesystem, storage_options=storage_options)
+        """Look at a root; nothing is read or written yet. `durable`: see `vecdataset.open`."""
+        self.root = storage.resolve(
+            root, filesystem=filesystem, storage_options=storage_options, durable=durable
+        )
         """Where the catalog is."""
 
     @property

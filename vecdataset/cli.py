@@ -253,11 +253,13 @@ def export(
 @id_option
 @source_option
 @reading_option
+@click.option("--note", default="", help="Text for people, shown by `versions`.")
 @storage_option
 @json_flag
 def upsert(
     url: str, source: str, format: str | None, vectors_from: Any, id_column: str,
-    source_options: dict[str, Any], reading: dict[str, Any], storage: dict[str, Any], as_json: bool,
+    source_options: dict[str, Any], reading: dict[str, Any], note: str, storage: dict[str, Any],
+    as_json: bool,
 ) -> None:  # fmt: skip
     """Add or replace points of a collection that exists, from a file or `-`.
 
@@ -267,9 +269,10 @@ def upsert(
     """
     from vecdataset.formats import upsert_file
 
-    with bar("upsert") as progress:
+    collection = open_at(url, storage)
+    with bar("upsert") as progress, collection.noted(note):
         done = upsert_file(
-            open_at(url, storage), source, format=format, progress=progress, vectors_from=vectors_from,
+            collection, source, format=format, progress=progress, vectors_from=vectors_from,
             id=id_column, source_options=source_options, **reading,
         )  # fmt: skip
     data = {"inserted": done.inserted, "updated": done.updated, "version": done.version}

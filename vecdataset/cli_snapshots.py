@@ -13,9 +13,21 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from vecdataset.shell import bar, emit, json_flag, main, open_at, storage_option, tell
+from vecdataset.shell import (
+    as_json_of,
+    bar,
+    emit,
+    json_flag,
+    main,
+    open_at,
+    options_of,
+    storage_option,
+    target_option,
+    tell,
+)
 
 if TYPE_CHECKING:
+    from vecdataset.catalog import Catalog
     from vecdataset.snapshots import Snapshots
 
 _yes = click.option("--yes", is_flag=True, help="Do not ask.")
@@ -102,20 +114,44 @@ def list_(url: str, storage: dict[str, Any], as_json: bool) -> None:
 @click.option(
     "--into", metavar="NAME|URL", help="A free name beside the collection, or a URL; else in place."
 )
+@click.option("--overwrite", is_flag=True, help="Move aside what stands at --into; nothing is deleted.")
+@click.option("--dry-run", is_flag=True, help="Verify, look whether it would fit, and write nothing.")
 @_yes
 @storage_option
+@target_option
 @json_flag
-def restore(url: str, name: str, into: str | None, yes: bool, storage: dict[str, Any], as_json: bool) -> None:
+def restore(
+    url: str,
+    name: str,
+    into: str | None,
+    overwrite: bool,
+    dry_run: bool,
+    yes: bool,
+    storage: dict[str, Any],
+    target_options: dict[str, Any],
+    as_json: bool,
+) -> None:
     """Bring a snapshot back, once it has been verified.
 
     \b
     Example:
       $ vecdataset snapshot restore ./books before-reindex --into books-then
     """
-    if into is None:
+    if into is None and not dry_run:
         _sure(f"Make {name!r} the newest version of {url}? What is newest now stays as a snapshot.", yes=yes)
-    where = _snapshots(url, storage).restore(name, into=into)
-    tell(f"{name} stands at {where}", {"snapshot": name, "url": where}, as_json=as_json)
+    elif overwrite and not dry_run:
+        _sure(f"Move aside what stands at {into}?", yes=yes)
+    with bar("restore", share=True) as progress:
+        where = _snapshots(url, storage).restore(
+            name,
+            into=into,
+            overwrite=overwrite,
+            dry_run=dry_run,
+            storage_options=options_of(into or "", target_options, storage),
+            progress=progress,
+        )
+    said = f"{name} is whole, and would stand at {where}" if dry_run else f"{name} stands at {where}"
+    tell(said, {"snapshot": name, "url": where, "dry_run": dry_run}, as_json=as_json)
 
 
 @snapshot.command()
@@ -141,6 +177,7 @@ def delete(url: str, name: str, yes: bool, storage: dict[str, Any], as_json: boo
 @click.option("--keep-last", type=click.IntRange(0), help="Keep the newest so many.")
 @click.option("--older-than", callback=_age, metavar="AGE", help="Only older ones, such as 30d, 12h or 8w.")
 @click.option("--dry-run", is_flag=True, help="Only say which would go.")
+@_yes
 @storage_option
 @json_flag
 def prune(
@@ -148,6 +185,7 @@ def prune(
     keep_last: int | None,
     older_than: timedelta | None,
     dry_run: bool,
+    yes: bool,
     storage: dict[str, Any],
     as_json: bool,
 ) -> None:
@@ -155,11 +193,15 @@ def prune(
 
     \b
     Example:
-      $ vecdataset snapshot prune ./books --keep-last 7 --dry-run
+      $ vecdataset snapshot prune ./books --keep-last 7 --yes
     """
     if keep_last is None and older_than is None:
         raise click.UsageError("give --keep-last, --older-than, or both")
-    names = _snapshots(url, storage).prune(keep_last=keep_last, older_than=older_than, dry_run=dry_run)
+    snapshots = _snapshots(url, storage)
+    names = snapshots.prune(keep_last=keep_last, older_than=older_than, dry_run=True)
+    if names and not dry_run:
+        _sure(f"Delete {len(names)} snapshots of {url}: {', '.join(names)}?", yes=yes)
+        names = snapshots.prune(keep_last=keep_last, older_than=older_than)
     said = "would delete" if dry_run else "deleted"
     tell(f"{said} {', '.join(names) or 'nothing'}", {"deleted": names, "dry_run": dry_run}, as_json=as_json)
 
@@ -169,15 +211,25 @@ def prune(
 @click.argument("name")
 @click.argument("target")
 @storage_option
+@target_option
 @json_flag
-def copy(url: str, name: str, target: str, storage: dict[str, Any], as_json: bool) -> None:
+def copy(
+    url: str,
+    name: str,
+    target: str,
+    storage: dict[str, Any],
+    target_options: dict[str, Any],
+    as_json: bool,
+) -> None:
     """Copy a snapshot to another place, each file verified; again moves only new files.
 
     \b
     Example:
       $ vecdataset snapshot copy ./books before-reindex s3://backup/books
     """
-    done = _snapshots(url, storage).copy(name, target, storage_options=storage)
+    options = options_of(target, target_options, storage)
+    with bar("copy", share=True) as progress:
+        done = _snapshots(url, storage).copy(name, target, storage_options=options, progress=progress)
     data = {"url": done.url, "copied": done.copied, "skipped": done.skipped, "size_bytes": done.size_bytes}
     tell(f"{done.url}: {done.copied} files copied, {done.skipped} there already", data, as_json=as_json)
 
@@ -208,19 +260,21 @@ def diff(url: str, old: str, new: str | None, storage: dict[str, Any], as_json: 
 @main.command()
 @click.argument("url")
 @click.argument("name", required=False)
+@click.option("--current", is_flag=True, help="The newest version, with what its commits put on record.")
 @click.option("--deep", is_flag=True, help="Also read every value.")
 @storage_option
 @json_flag
-def verify(url: str, name: str | None, deep: bool, storage: dict[str, Any], as_json: bool) -> None:
+def verify(
+    url: str, name: str | None, current: bool, deep: bool, storage: dict[str, Any], as_json: bool
+) -> None:
     """Compare every file of a snapshot, or of all, with its sealed manifest; exit 1 on damage.
 
     \b
     Example:
       $ vecdataset verify s3://lake/books
     """
-    snapshots = _snapshots(url, storage)
     with bar("verify", share=True) as progress:
-        found = snapshots.verify(name, deep=deep, progress=progress)
+        found = _snapshots(url, storage).verify(name, current=current, deep=deep, progress=progress)
     reports: Sequence[Any] = found if isinstance(found, Sequence) else [found]
     for report in reports:
         tell(str(report), report.to_dict(), as_json=as_json)
@@ -234,31 +288,59 @@ def verify(url: str, name: str | None, deep: bool, storage: dict[str, Any], as_j
 @click.argument("root")
 @click.argument("target")
 @click.option("--only", multiple=True, metavar="NAME", help="Only this collection; repeatable.")
+@click.option(
+    "--keep-last",
+    type=click.IntRange(1),
+    help="Keep so many backups of each, here and there; snapshots made by hand stay.",
+)
 @storage_option
+@target_option
 @json_flag
-def backup(root: str, target: str, only: tuple[str, ...], storage: dict[str, Any], as_json: bool) -> None:
+def backup(
+    root: str,
+    target: str,
+    only: tuple[str, ...],
+    keep_last: int | None,
+    storage: dict[str, Any],
+    target_options: dict[str, Any],
+    as_json: bool,
+) -> None:
     """Seal and copy all collections beneath ROOT to TARGET; exit 1 if one failed.
 
     \b
     Example:
-      $ vecdataset backup s3://lake ./backup
+      $ vecdataset backup s3://lake ./backup --keep-last 30
     """
     from vecdataset.backup import backup as run
-    from vecdataset.catalog import Catalog
 
-    source = Catalog(root, storage_options=storage if "://" in root else None)
-    place = Catalog(target, storage_options=storage if "://" in target else None)
-    _report(run(source, place, names=only or None), as_json=as_json)
+    source, place = _root(root, storage), _root(target, target_options, storage)
+    with bar("backup", share=True) as progress:
+        done = run(source, place, names=only or None, keep_last=keep_last, progress=progress)
+    _report(done, as_json=as_json)
 
 
 @main.command("restore")
 @click.argument("backup")
-@click.argument("root")
+@click.argument("root", required=False)
 @click.option("--only", multiple=True, metavar="NAME", help="Only this collection; repeatable.")
+@click.option("--overwrite", is_flag=True, help="Move aside collections that are there; nothing is deleted.")
+@click.option("--dry-run", is_flag=True, help="Verify, look whether all would fit, and write nothing.")
+@click.option("--verify-only", is_flag=True, help="Only verify every file of the backup; ROOT is not needed.")
+@click.option("--deep", is_flag=True, help="Also read every value when verifying.")
+@_yes
 @storage_option
+@target_option
 @json_flag
 def restore_backup(
-    backup: str, root: str, only: tuple[str, ...], storage: dict[str, Any], as_json: bool
+    backup: str,
+    root: str | None,
+    only: tuple[str, ...],
+    verify_only: bool,
+    yes: bool,
+    storage: dict[str, Any],
+    target_options: dict[str, Any],
+    as_json: bool,
+    **options: Any,
 ) -> None:
     """Bring collections of a backup back beneath ROOT, each verified; exit 1 if one failed.
 
@@ -267,19 +349,54 @@ def restore_backup(
       $ vecdataset restore ./backup ./restored
     """
     from vecdataset.backup import restore as run
+
+    if root is None and not verify_only:
+        raise click.UsageError("give ROOT, or --verify-only")
+    if options["overwrite"] and not options["dry_run"]:
+        _sure(f"Move aside what stands beneath {root} under the same names?", yes=yes)
+    place = None if root is None or verify_only else _root(root, target_options, storage)
+    with bar("restore", share=True) as progress:
+        done = run(_root(backup, storage), place, names=only or None, progress=progress, **options)
+    _report(done, as_json=as_json)
+
+
+def _root(url: str, *options: Mapping[str, Any]) -> Catalog:
     from vecdataset.catalog import Catalog
 
-    source = Catalog(backup, storage_options=storage if "://" in backup else None)
-    place = Catalog(root, storage_options=storage if "://" in root else None)
-    _report(run(source, place, names=only or None), as_json=as_json)
+    return Catalog(url, storage_options=options_of(url, *options))
 
 
 def _report(outcomes: Sequence[Any], *, as_json: bool) -> None:
     from dataclasses import asdict
 
     emit([asdict(o) for o in outcomes], as_json=as_json, shown=["collection", "rows", "snapshot", "error"])
-    if not all(o.ok for o in outcomes):
+    failed = [o for o in outcomes if not o.ok]
+    for outcome in failed:
+        if as_json_of(as_json):
+            click.echo(f"{outcome.collection}: {outcome.error}", err=True)
+    if failed:
         raise SystemExit(1)
+
+
+@main.command("clean-up")
+@click.argument("url")
+@click.option("--older-than", callback=_age, default="7d", show_default=True, metavar="AGE")
+@click.option("--orphans", is_flag=True, help="Also what crashes left, whatever its age: nobody may write.")
+@_yes
+@storage_option
+@json_flag
+def clean_up(
+    url: str, older_than: timedelta, orphans: bool, yes: bool, storage: dict[str, Any], as_json: bool
+) -> None:
+    """Remove old versions that no snapshot holds, and files that no version needs.
+
+    \b
+    Example:
+      $ vecdataset clean-up ./books --older-than 1d --yes
+    """
+    _sure(f"Remove versions of {url} that no snapshot holds?", yes=yes)
+    freed = open_at(url, storage).clean_up(older_than=older_than, orphans=orphans)
+    tell(f"freed {freed:,} bytes", {"freed_bytes": freed}, as_json=as_json)
 
 
 @main.command()

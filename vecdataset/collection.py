@@ -6,16 +6,17 @@ import json
 import threading
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass, replace
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING, Any, Final, Self
 
 import numpy as np
 import pyarrow as pa
 
-from vecdataset import storage
+from vecdataset import ledger, storage
 from vecdataset.display import html_table, size
-from vecdataset.engine import Table
+from vecdataset.engine import KEEP_VERSIONS, Table
 from vecdataset.errors import (
     CollectionNotFoundError,
     InvalidInputError,
@@ -1251,6 +1252,21 @@ class Collection:
             self._advance(reader.table.set_config(counts))
         return worn
 
+    def clean_up(self, *, older_than: timedelta = KEEP_VERSIONS, orphans: bool = False) -> int:
+        """Remove old versions that no snapshot holds, and what crashes left; return the bytes freed.
+
+        Commits do this by themselves every 256 versions.
+
+        Args:
+            older_than: Versions must be older than this; handles on those that go stop working.
+            orphans: Also remove files that no version names, whatever their age. Only while nobody
+                writes: a commit under way has such files. Without it they must be seven days old.
+
+        Raises:
+            CorruptionError: A snapshot has lost the tag that keeps its version; nothing was removed.
+        """
+        return self._writable().table.clean_up(older_than=older_than, orphans=orphans)
+
     def configure(
         self, *, full_scan_threshold: int | None = None, indexing_threshold: int | None = None
     ) -> None:
@@ -1277,16 +1293,55 @@ class Collection:
     # -- versions
 
     def versions(self) -> Frame:
-        """Return the versions that this handle can show, oldest first, with rows, bytes and operation."""
+        """Return the versions that this handle can show, oldest first: what was done, when, and by whom.
+
+        Columns: `version`, `created_at`, `operation`, `rows` (points in all), `inserted`, `updated`,
+        `deleted`, `size_bytes`, `tool`, `user`, `note` (see `noted`) and `snapshots`, the names of those
+        that hold it. Versions that another tool made, and steps between that a write took, have Lance's
+        word for the operation, and nulls where the ledger would say more.
+        """
         table = self._read().table
         found = [v for v in table.versions() if v.number <= table.version]
+        known = {e.version: e for e in ledger.read_ledger(table.location).entries}
+        entries = [known.get(v.number) for v in found]
+        held: dict[int, list[str]] = {}
+        for name, number in sorted(table.tags().items()):
+            held.setdefault(number, []).append(name)
+
+        def of_entries(field: str) -> list[Any]:
+            return [None if e is None else getattr(e, field) for e in entries]
+
         return Frame(pa.table({
             "version": pa.array([v.number for v in found], pa.int64()),
             "created_at": pa.array([v.created_at for v in found], pa.timestamp("us", tz="UTC")),
-            "operation": pa.array([table.operation(v.number) for v in found], pa.string()),
+            "operation": pa.array(
+                [table.operation(v.number) if e is None else e.action
+                 for v, e in zip(found, entries, strict=True)],
+                pa.string(),
+            ),
             "rows": pa.array([v.rows for v in found], pa.int64()),
+            "inserted": pa.array(of_entries("inserted"), pa.int64()),
+            "updated": pa.array(of_entries("updated"), pa.int64()),
+            "deleted": pa.array(of_entries("deleted"), pa.int64()),
             "size_bytes": pa.array([v.size_bytes for v in found], pa.int64()),
+            "tool": pa.array(of_entries("tool"), pa.string()),
+            "user": pa.array(of_entries("user"), pa.string()),
+            "note": pa.array(of_entries("note"), pa.string()),
+            "snapshots": pa.array([held.get(v.number, []) for v in found], pa.list_(pa.string())),
         }))  # fmt: skip
+
+    @contextmanager
+    def noted(self, note: str) -> Iterator[None]:
+        """Keep a text for people with every version that this thread makes in the block.
+
+        >>> books = create("memory://noted", vectors=VectorParams(size=2))
+        >>> with books.noted("the spring list"):
+        ...     _ = books.upsert([{"id": 1, "vector": [0, 1]}])
+        >>> books.versions()["note"].to_pylist()[-1]
+        'the spring list'
+        """
+        with ledger.noted(note):
+            yield
 
     def at(self, version: int | str | datetime) -> Collection:
         """Return a read-only handle on a version, a snapshot by name, or the state at a time.

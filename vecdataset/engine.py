@@ -19,6 +19,7 @@ Facts this file is built on were measured with pylance 14.0.2:
 
 from __future__ import annotations
 
+import json
 import os
 import random
 import re
@@ -42,13 +43,14 @@ from lance.file import LanceFileSession
 from lance.query import CombinedFieldsQuery, FullTextOperator, MatchQuery, PhraseQuery
 from lance.schema import LanceSchema
 
-from vecdataset import storage
+from vecdataset import ledger, storage
 from vecdataset.errors import (
     CollectionExistsError,
     CollectionNotFoundError,
     CommitConflictError,
     CorruptionError,
     InvalidInputError,
+    NotFoundError,
     PointExistsError,
     ReadOnlyError,
     StorageError,
@@ -64,6 +66,8 @@ from vecdataset.storage import Location
 storage.register_lance_files(LanceFileSession)
 
 KEEP_VERSIONS: Final = timedelta(days=7)
+_NEWEST_FIRST: Final = (1 << 64) - 1
+"""Lance names manifests by this less the version, so that listings begin with the newest."""
 SMALL_FRAGMENTS: Final = 32
 _TIERS: Final = (1_024, 32_768, 1_048_576)
 _CLEAN_UP_EVERY: Final = 256
@@ -207,9 +211,20 @@ class Table:
         return "unknown" if found is None else type(found.operation).__name__.lower()
 
     def tags(self) -> dict[str, int]:
-        """Return tag names with the versions they hold."""
-        with _translated(self.location):
+        """Return tag names with the versions they hold; a tag whose file is damaged is left out."""
+        try:
             return {name: int(tag["version"]) for name, tag in self._ds.tags.list().items()}
+        except (OSError, ValueError, RuntimeError):
+            # One file that does not parse hides all tags from Lance. It also stops its clean-up.
+            return dict(self._tags_one_by_one())
+
+    def _tags_one_by_one(self) -> Iterator[tuple[str, int]]:
+        files = storage.files(self.location.child("_refs").child("tags"))
+        for file in files.list_files(recursive=False):
+            try:
+                yield file.path.removesuffix(".json"), int(json.loads(files.read(file.path))["version"])
+            except (ValueError, KeyError, TypeError, NotFoundError):
+                continue
 
     def size_bytes(self) -> int:
         """Return the bytes of this version's data files."""
@@ -443,8 +458,10 @@ class Table:
             CommitConflictError: Other writers won every retry.
         """
         done: dict[str, int] = {}
+        started: list[Table] = []
 
         def once(base: Table) -> Table:
+            started[:] = [base]
             # A handle of its own: executing moves it to the new version.
             dataset = base._ds.checkout_version(base.version)
             builder = dataset.merge_insert("id").use_index(False)
@@ -461,15 +478,18 @@ class Table:
                 table = once(self)
         else:
             table = self._retried(once)
-        return Merged(
-            inserted=int(done["num_inserted_rows"]), updated=int(done["num_updated_rows"]), table=table
-        )
+        inserted, updated = int(done["num_inserted_rows"]), int(done["num_updated_rows"])
+        action = "upsert" if insert and update else "insert" if insert else "update"
+        table.acknowledge(started[0], action, inserted=inserted, updated=updated)
+        return Merged(inserted=inserted, updated=updated, table=table)
 
     def delete_ids(self, ids: pa.Array | pa.ChunkedArray) -> tuple[int, Table]:
         """Delete rows by stored id on the latest version; return how many, and the new version."""
         done: dict[str, int] = {}
+        started: list[Table] = []
 
         def once(base: Table) -> Table:
+            started[:] = [base]
             dataset = base._ds.checkout_version(base.version)
             builder = dataset.merge_insert("id").use_index(False).when_matched_delete()
             source = pa.table({"id": ids}, schema=pa.schema([base.schema.field("id")]))
@@ -477,7 +497,9 @@ class Table:
             return Table(_reopened(dataset), self.location)
 
         table = self._retried(once)
-        return int(done["num_deleted_rows"]), table
+        deleted = int(done["num_deleted_rows"])
+        table.acknowledge(started[0], "delete", deleted=deleted)
+        return deleted, table
 
     def delete(self, filter: str) -> tuple[int, Table]:
         """Delete the rows that match on the latest version; return how many, and the new version."""
@@ -485,20 +507,87 @@ class Table:
         with _translated(self.location):
             dataset = base._ds.checkout_version(base.version)  # noqa: SLF001
             done = dataset.delete(filter, conflict_retries=RETRIES)
-            return int(done["num_deleted_rows"]), Table(_reopened(dataset), self.location)
+            table = Table(_reopened(dataset), self.location)
+        deleted = int(done["num_deleted_rows"])
+        table.acknowledge(base, "delete", deleted=deleted)
+        return deleted, table
 
-    def change(self, edit: Callable[[lance.LanceDataset], object]) -> Table:
+    def change(self, edit: Callable[[lance.LanceDataset], object], *, action: str = "change") -> Table:
         """Commit a change of schema, config or indexes on the latest version.
 
         Lance refuses such a change when it raced another; it is cheap, so it is tried again.
         """
+        started: list[Table] = []
 
         def once(base: Table) -> Table:
+            started[:] = [base]
             dataset = base._ds.checkout_version(base.version)
             edit(dataset)
             return Table(_reopened(dataset), self.location)
 
-        return self._retried(once)
+        table = self._retried(once)
+        table.acknowledge(started[0], action)
+        return table
+
+    def acknowledge(self, base: Table | None, action: str, **counts: int) -> None:
+        """Do what follows the commit that made this version: on disk for certain where asked, and on record.
+
+        Args:
+            base: The version that the commit began with; None where it made the first.
+            action: What was done, for the ledger.
+            counts: `inserted`, `updated`, `deleted` points.
+        """
+        if base is not None and base.version == self.version:
+            return
+        if self.location.durable and self.location.kind == "local":
+            _sync(self)
+        ledger.record(
+            self.location,
+            version=self.version,
+            action=action,
+            paths=lambda: self._added_since(base),
+            counts=counts,
+        )
+
+    def _added_since(self, base: Table | None) -> list[str]:
+        """Return the files that came with the commit that made this version.
+
+        The transaction of a merge or delete names them in microseconds; others do not name all, and
+        the files of both versions are compared: milliseconds that grow with the number of versions.
+        """
+        try:
+            made = None if base is None else self._ds.read_transaction(self.version)
+        except (OSError, ValueError, TypeError):
+            made = None
+        operation = lance.LanceOperation
+        if (
+            base is None
+            or made is None
+            or not isinstance(made.operation, operation.Update | operation.Delete | operation.UpdateConfig)
+        ):
+            first = 1 if base is None else base.version
+            with _translated(self.location):
+                tracked = self._ds.tracked_files(min_version=first).read_all()
+            rows = list(zip(tracked["version"].to_pylist(), tracked["path"].to_pylist(), strict=True))
+            old = {path for version, path in rows if base is not None and version == first}
+            return sorted({path for version, path in rows if version == self.version} - old)
+        paths = [f"_transactions/{made.read_version}-{made.uuid}.txn", self.manifest_path()]
+        for fragment in getattr(made.operation, "new_fragments", ()):
+            paths += [f"data/{file.path}" for file in fragment.files]
+        for fragment in getattr(made.operation, "updated_fragments", ()):
+            before = base._ds.get_fragment(fragment.id)  # noqa: SLF001 - of this class
+            have = {f.path for f in before.metadata.files} if before is not None else set()
+            paths += [f"data/{file.path}" for file in fragment.files if file.path not in have]
+            if fragment.deletion_file is not None:
+                paths.append(_deletion_path(fragment.id, fragment.deletion_file))
+        return paths
+
+    def manifest_path(self) -> str:
+        """Return the path of this version's Lance manifest."""
+        newest_first = f"_versions/{_NEWEST_FIRST - self.version:020d}.manifest"
+        if self.location.kind == "local" and not os.path.exists(f"{self.location.uri}/{newest_first}"):  # noqa: PTH110 - for each commit
+            return f"_versions/{self.version}.manifest"  # datasets of older Lance simply count
+        return newest_first
 
     def _retried(self, once: Callable[[Table], Table]) -> Table:
         for attempt in range(RETRIES):
@@ -519,7 +608,7 @@ class Table:
             if missing:
                 dataset.add_columns(pa.schema(missing))
 
-        return self.change(edit)
+        return self.change(edit, action=f"add {', '.join(f.name for f in fields)}")
 
     def add_key_column(self, field: pa.Field) -> Table:
         """Add a primary key column to a dataset without rows.
@@ -543,7 +632,9 @@ class Table:
             )
             return Table(dataset, self.location)
 
-        return self._retried(once)
+        table = self._retried(once)
+        table.acknowledge(self, "set id type")
+        return table
 
     @property
     def settled(self) -> bool:
@@ -569,7 +660,9 @@ class Table:
         with _translated(self.location):
             dataset = self._ds.checkout_version(self.version)
             dataset.add_columns({spare: f"cast({_quoted(field.name)} as {sql})"})
-            return Table(_reopened(dataset), self.location).settle()
+            added = Table(_reopened(dataset), self.location)
+        added.acknowledge(self, f"widen {field.name}")
+        return added.settle()
 
     def settle(self) -> Table:
         """Finish what `widen` began, here or in a process that did not live to finish it."""
@@ -591,7 +684,7 @@ class Table:
                     dataset.alter_columns(*changes)
             _drop_narrowed(dataset)
 
-        return self.change(edit)
+        return self.change(edit, action="settle columns")
 
     def set_config(self, values: Mapping[str, str | None]) -> Table:
         """Set keys of the config; None removes one."""
@@ -605,7 +698,7 @@ class Table:
             if gone:
                 dataset.delete_config_keys(gone)
 
-        return self.change(edit)
+        return self.change(edit, action="configure")
 
     def claim(self, key: str) -> Table:
         """Remove a config key that must be there: of several that try, one succeeds.
@@ -619,7 +712,7 @@ class Table:
                 raise CollectionExistsError(f"a collection exists already at {self.location.url}")
             dataset.delete_config_keys([key])
 
-        return self.change(edit)
+        return self.change(edit, action="claim")
 
     def overwrite(self, schema: pa.Schema) -> Table:
         """Commit an empty dataset of another schema on top of this one; older versions stay."""
@@ -634,14 +727,19 @@ class Table:
             for key in list(dataset.config()):
                 if key.startswith("vecdataset."):
                     dataset.delete_config_keys([key])
-            return Table(dataset, self.location)
+            table = Table(dataset, self.location)
+        table.acknowledge(self, "create")
+        return table
 
     def restore(self, version: int) -> Table:
         """Commit an older version as the newest."""
         with _translated(self.location, version=version):
             dataset = self.latest()._ds.checkout_version(version)  # noqa: SLF001
+            old = Table(_reopened(dataset), self.location)
             dataset.restore()
-            return Table(dataset, self.location)
+            table = Table(dataset, self.location)
+        table.acknowledge(old, f"restore version {version}")
+        return table
 
     def set_tag(self, name: str, version: int | None) -> None:
         """Tag a version, so that clean-up keeps it; None removes the tag."""
@@ -671,7 +769,7 @@ class Table:
                 column, kind.upper(), name=name, metric=metric, replace=True, **options, **extra
             )
 
-        return self.change(edit)
+        return self.change(edit, action=f"create index {name}")
 
     def create_scalar_index(
         self, column: str, kind: str, *, name: str, options: Mapping[str, Any] | None = None
@@ -681,17 +779,21 @@ class Table:
         return self.change(
             lambda dataset: dataset.create_scalar_index(
                 column, kind.upper(), name=name, replace=True, **given
-            )
+            ),
+            action=f"create index {name}",
         )
 
     def drop_index(self, name: str) -> Table:
         """Remove an index; the rows stay."""
-        return self.change(lambda dataset: dataset.drop_index(name))
+        return self.change(lambda dataset: dataset.drop_index(name), action=f"drop index {name}")
 
     def optimize_indexes(self, names: Sequence[str]) -> Table:
         """Bring the rows that these indexes do not cover yet into them."""
         # Never num_indices_to_merge=0: its deltas gave stale answers on scalar indexes.
-        return self.change(lambda dataset: dataset.optimize.optimize_indices(index_names=list(names)))
+        return self.change(
+            lambda dataset: dataset.optimize.optimize_indices(index_names=list(names)),
+            action="optimize indexes",
+        )
 
     def compact(self, *, rows_per_fragment: int = _TIERS[-1]) -> Table:
         """Merge small fragments, and drop deleted rows where they are a fifth of their fragment."""
@@ -700,7 +802,8 @@ class Table:
                 target_rows_per_fragment=rows_per_fragment,
                 materialize_deletions=True,
                 materialize_deletions_threshold=0.2,
-            )
+            ),
+            action="compact",
         )
 
     def tidy(self) -> Table:
@@ -725,13 +828,37 @@ class Table:
         with _translated(self.location):
             dataset = self._ds.checkout_version(self.version)
             dataset.optimize.compact_files(target_rows_per_fragment=tier, materialize_deletions=False)
-            return Table(_reopened(dataset), self.location)
+            table = Table(_reopened(dataset), self.location)
+        table.acknowledge(self, "compact")
+        return table
 
-    def clean_up(self, *, older_than: timedelta = KEEP_VERSIONS) -> int:
-        """Remove versions older than `older_than` that no tag holds; return the bytes freed."""
+    def clean_up(self, *, older_than: timedelta = KEEP_VERSIONS, orphans: bool = False) -> int:
+        """Remove versions older than `older_than` that no tag holds; return the bytes freed.
+
+        Args:
+            older_than: Versions, and what crashes left half written, must be older.
+            orphans: Also remove files that no version names, whatever their age; a writer at work has
+                some. Without it they must be seven days old.
+
+        Raises:
+            CorruptionError: A snapshot has lost its tag, so that its files would go; nothing was removed.
+        """
+        files = storage.files(self.location)
+        sealed = storage.files(self.location.child("_snapshots")).list_files(recursive=False)
+        lost = {f.path.removesuffix(".json") for f in sealed if f.path.endswith(".json")} - self.tags().keys()
+        if lost:
+            raise CorruptionError(
+                f"snapshot {min(lost)!r} of {self.location.url} has no tag that keeps its version; "
+                "nothing was cleaned up",
+                hint="copy it to another place, then delete it",
+            )
         with _translated(self.location):
-            done = self._ds.cleanup_old_versions(older_than=older_than, error_if_tagged_old_versions=False)
-            return int(done.bytes_removed)
+            done = self._ds.cleanup_old_versions(
+                older_than=older_than, error_if_tagged_old_versions=False, delete_unverified=orphans
+            )
+            ledger.trim(self.location, [int(v["version"]) for v in self._ds.versions()])
+        swept = files.sweep(timedelta(0) if orphans else max(older_than, KEEP_VERSIONS))
+        return int(done.bytes_removed) + swept
 
     def files(self) -> list[str]:
         """Return the paths of all files that this version needs, relative to the dataset."""
@@ -773,12 +900,12 @@ class Table:
             if metadata:
                 dataset.update_field_metadata({k: dict(v) for k, v in metadata.items()})
 
-        return self.change(edit)
+        return self.change(edit, action="adopt")
 
     def set_schema_metadata(self, metadata: Mapping[bytes, bytes]) -> Table:
         """Add keys to the schema metadata."""
         values = {k.decode(): v.decode() for k, v in metadata.items()}
-        return self.change(lambda dataset: dataset.update_schema_metadata(values))
+        return self.change(lambda dataset: dataset.update_schema_metadata(values), action="adopt")
 
 
 def back_off(attempt: int) -> None:
@@ -789,6 +916,23 @@ def back_off(attempt: int) -> None:
 def _reopened(dataset: lance.LanceDataset) -> lance.LanceDataset:
     # A pinned copy of where the write left its handle: nobody else moves it.
     return dataset.checkout_version(dataset.version)
+
+
+def _deletion_path(fragment: int, deletions: Any) -> str:
+    ending = "bin" if deletions.file_type == "bitmap" else "arrow"
+    return f"_deletions/{fragment}-{deletions.read_version}-{deletions.id}.{ending}"
+
+
+_synced: Final[dict[str, set[str]]] = {}
+"""Files that this process has seen on disk for certain, by location."""
+
+
+def _sync(table: Table) -> None:
+    """Have every file that a version needs on disk, whoever wrote it, before the commit is acknowledged."""
+    files = set(table.files())
+    known = _synced.get(table.location.uri, set())
+    storage.files(table.location).sync(sorted(files - known))
+    _synced[table.location.uri] = files
 
 
 def _drop_narrowed(dataset: lance.LanceDataset) -> None:
@@ -879,7 +1023,9 @@ def create_table(location: Location, schema: pa.Schema) -> Table:
     except (CollectionNotFoundError, CommitConflictError) as exc:
         # Where a dataset stands, Lance looks for the version before the first.
         raise CollectionExistsError(f"a collection exists already at {location.url}") from exc
-    return Table(dataset, location)
+    table = Table(dataset, location)
+    table.acknowledge(None, "create")
+    return table
 
 
 def private_table(rows: pa.RecordBatchReader, folder: str) -> Table:
@@ -892,6 +1038,7 @@ def private_table(rows: pa.RecordBatchReader, folder: str) -> Table:
 def drop_table(location: Location) -> None:
     """Delete every file of the dataset at a location, for good."""
     storage.check_reachable(location)
+    ledger.settle(location)
     with _translated(location):
         lance.LanceDataset.drop(location.uri, storage_options=dict(location.options) or None)
 

@@ -35,6 +35,7 @@ def create(
     exist_ok: bool = False,
     full_scan_threshold: int | None = None,
     indexing_threshold: int | None = None,
+    durable: bool = False,
 ) -> Collection:
     """Make an empty collection.
 
@@ -48,6 +49,7 @@ def create(
         exist_ok: Return the collection that is there, if its vectors are the same.
         full_scan_threshold: See `Collection.configure`.
         indexing_threshold: See `Collection.configure`.
+        durable: See `open`; holds for this handle.
 
     Raises:
         CollectionExistsError: A collection, or something else, stands there.
@@ -55,7 +57,7 @@ def create(
     schema = declare(vectors, sparse=sparse, id_type=id_type)
     for params in schema.vectors.values():
         check_declared(params)
-    location = storage.resolve(url, filesystem=filesystem, storage_options=storage_options)
+    location = storage.resolve(url, filesystem=filesystem, storage_options=storage_options, durable=durable)
     return create_at(
         location, schema, exist_ok=exist_ok, thresholds=(full_scan_threshold, indexing_threshold)
     )
@@ -121,6 +123,7 @@ def open_collection(
     filesystem: Any = None,
     storage_options: Mapping[str, Any] | None = None,
     max_staleness_s: float | None = None,
+    durable: bool = False,
 ) -> Collection:
     """Open a collection; public as `vecdataset.open`.
 
@@ -131,12 +134,15 @@ def open_collection(
         storage_options: fsspec's options of the filesystem.
         max_staleness_s: Others' commits are seen after at most so many seconds; None is 0 on
             local disks and 1 on remote stores.
+        durable: On a local disk, acknowledge a commit only when its files, those of the version that
+            it builds on, and their folders have been forced to the disk, so that a power failure leaves
+            it. Without it the operating system does so within about half a minute.
 
     Raises:
         CollectionNotFoundError: No collection is there.
         InvalidInputError: Something else is there.
     """
-    location = storage.resolve(url, filesystem=filesystem, storage_options=storage_options)
+    location = storage.resolve(url, filesystem=filesystem, storage_options=storage_options, durable=durable)
     collection = open_at(location, max_staleness_s=max_staleness_s)
     return collection if version is None else collection.at(version)
 

@@ -80,6 +80,11 @@ def numbers(ctx: click.Context, param: click.Parameter, values: Sequence[str]) -
     return {k: int(v) if re.fullmatch(r"\d+", str(v)) else v for k, v in _pairs(ctx, param, values).items()}
 
 
+def options_of(url: str, *given: Mapping[str, Any]) -> Mapping[str, Any] | None:
+    """Return the first options that were given, for a URL; a local path needs none."""
+    return next((g for g in given if g), None) if "://" in url else None
+
+
 def json_of(text: str, param: click.Parameter | None = None) -> Any:
     """Read JSON, or say where it does not parse."""
     try:
@@ -233,6 +238,10 @@ def bar(what: str, *, share: bool = False) -> Iterator[Callable[[float], None]]:
 storage_option = click.option(
     "--storage-option", "storage", multiple=True, callback=_pairs, metavar="KEY=VALUE",
     help="An option of the filesystem, in fsspec's words, such as key=… or endpoint_url=…; repeatable.",
+)  # fmt: skip
+target_option = click.option(
+    "--target-option", "target_options", multiple=True, callback=_pairs, metavar="KEY=VALUE",
+    help="An option of the target's filesystem; repeatable. Else --storage-option holds for both.",
 )  # fmt: skip
 json_flag = click.option("--json", "as_json", is_flag=True, help="Print JSON also on a terminal.")
 at_option = click.option(

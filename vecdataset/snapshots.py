@@ -1,236 +1,55 @@
-"""Snapshots: a tagged version of a collection with a sealed manifest of every file it needs.
+"""Snapshots: tagged versions of a collection, each with a sealed manifest of every file it needs.
 
 Lance keeps versions and no checksums: most flipped bytes of a data file read back as other
-values. A manifest names each file of the version with its size and SHA-256, and seals itself:
-
-- `root` is the SHA-256 over the files, sorted by path, one line each of `path`, size and
-  SHA-256 joined by NUL;
-- `seal` is the SHA-256 over the manifest's own JSON (sorted keys, no spaces) without `seal`.
-
-It stands beside the data as `_snapshots/<name>.json`. Making one copies nothing and blocks no
-writer: the tag comes first, so that clean-up keeps the version while its files are hashed. Files never
-change once written, so a digest that an earlier manifest sealed is not computed again.
+values. A manifest (see `manifests.py`) stands beside the data as `_snapshots/<name>.json`. Making
+one copies nothing and blocks no writer: the tag comes first, so that clean-up keeps the version while its
+files are hashed. Files never change once written, so a digest that an earlier manifest sealed is
+not computed again, and the others are compared with what their commits put on record.
 """
 
 from __future__ import annotations
 
-import hashlib
-import json
 import re
-import shutil
-import tempfile
 import time
-from collections.abc import Callable, Iterable, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
-from dataclasses import asdict, dataclass, field
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from datetime import UTC, datetime, timedelta
-from pathlib import Path
 from typing import Any, Final, Protocol
 
 import pyarrow as pa
-import pyarrow.compute as pc
 
-from vecdataset import engine, storage
+from vecdataset import ledger, storage
+from vecdataset.copying import check_target, copy_snapshot, sealed_at
+from vecdataset.differences import Difference, difference
 from vecdataset.engine import Table
 from vecdataset.errors import (
     AlreadyExistsError,
     CollectionExistsError,
     CorruptionError,
     InvalidInputError,
-    InvalidVectorError,
     NotFoundError,
     NotSupportedError,
     SnapshotNotFoundError,
-    StorageError,
-    VecDatasetError,
     did_you_mean,
 )
 from vecdataset.frames import Frame
+from vecdataset.manifests import (
+    FOLDER,
+    MAX_MANIFEST_BYTES,
+    Copied,
+    SealedFile,
+    Snapshot,
+    Verification,
+    manifest_path,
+    root_of,
+    tag_path,
+)
 from vecdataset.reader import DROPPED_TAG, Reader
-from vecdataset.schema import FORMAT_VERSION, vector_column
+from vecdataset.sealing import Progress, compare, data_paths, deep, seal_files, sealed_file
 from vecdataset.storage import Files, Location
-from vecdataset.vectors import fit_vectors
 
-MANIFEST_VERSION: Final = 1
-FOLDER: Final = "_snapshots"
-THREADS: Final = 4
+__all__ = ["Copied", "Difference", "Snapshot", "Snapshots", "Verification"]
+
 _NAME: Final = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,127}")
-_KINDS: Final = ("_versions/", "_transactions/", "_deletions/", "_indices/", "data/")
-_MAX_MANIFEST_BYTES: Final = 256 << 20
-
-Progress = Callable[[float], None]
-
-
-# -------------------------------------------------------------------------- values
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class SealedFile:
-    """One file that a snapshot needs."""
-
-    path: str
-    size: int
-    sha256: str
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Snapshot:
-    """A sealed manifest."""
-
-    name: str
-    collection: str
-    version: int
-    """The Lance version it holds."""
-    created_at: str
-    """UTC, ISO 8601."""
-    rows: int
-    size_bytes: int
-    files: tuple[SealedFile, ...] = field(repr=False)
-    root: str
-    """SHA-256 over all files."""
-    note: str | None = None
-    format_version: int = FORMAT_VERSION
-    schema: str = field(default="", repr=False)
-    """The Arrow schema, for people."""
-
-    def to_json(self) -> str:
-        """Return the manifest as it is stored, seal included."""
-        body = self._body()
-        body["seal"] = _digest(body)
-        return json.dumps(body, indent=1, sort_keys=True, ensure_ascii=False)
-
-    def _body(self) -> dict[str, Any]:
-        return {
-            "manifest_version": MANIFEST_VERSION,
-            **asdict(self),
-            "files": [asdict(f) for f in self.files],
-        }
-
-    @classmethod
-    def from_json(cls, text: bytes, *, name: str, where: str) -> Snapshot:
-        """Read a manifest, and refuse one that is damaged or hostile.
-
-        Args:
-            text: The stored bytes.
-            name: What the snapshot must be called.
-            where: Names the manifest in errors.
-
-        Raises:
-            CorruptionError: It does not parse, does not hold its seal, or is another snapshot's.
-            NotSupportedError: A newer vecdataset wrote it.
-        """
-        try:
-            body = json.loads(text)
-            version, seal = int(body["manifest_version"]), body["seal"]
-            sealed = {k: v for k, v in body.items() if k != "seal"}
-            files = tuple(SealedFile(**f) for f in body["files"])
-            fields = {k: v for k, v in sealed.items() if k not in ("manifest_version", "files")}
-            snapshot = None if version > MANIFEST_VERSION else cls(files=files, **fields)
-            for f in files:
-                _check_file(f)
-        except (ValueError, KeyError, TypeError, AttributeError) as exc:
-            raise CorruptionError(f"{where} is not a snapshot's manifest: {exc}") from exc
-        if seal != _digest(sealed):
-            raise CorruptionError(f"{where} does not hold its seal: it was changed after it was written")
-        if snapshot is None:
-            raise NotSupportedError(
-                f"{where} has manifest version {version}; this vecdataset reads up to {MANIFEST_VERSION}",
-                hint="pip install --upgrade vecdataset",
-            )
-        if snapshot.name != name:
-            raise CorruptionError(f"{where} is the manifest of snapshot {snapshot.name!r}")
-        if snapshot.root != _root(files) or len({f.path for f in files}) != len(files):
-            raise CorruptionError(f"{where} does not agree with its own list of files")
-        return snapshot
-
-
-def _digest(body: Mapping[str, Any]) -> str:
-    text = json.dumps(body, sort_keys=True, separators=(",", ":"), ensure_ascii=False)
-    return hashlib.sha256(text.encode()).hexdigest()
-
-
-def _root(files: Iterable[SealedFile]) -> str:
-    lines = (f"{f.path}\0{f.size}\0{f.sha256}\n" for f in sorted(files, key=lambda f: f.path))
-    return hashlib.sha256("".join(lines).encode()).hexdigest()
-
-
-def _check_file(f: SealedFile) -> None:
-    """Refuse a path that leaves the collection, or that no collection has."""
-    storage.check_path(f.path)
-    if not f.path.startswith(_KINDS) or f.size < 0 or not re.fullmatch("[0-9a-f]{64}", f.sha256):
-        raise ValueError(f"{f.path!r} is not a file of a collection")
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Verification:
-    """What a verification found; true when nothing is wrong."""
-
-    snapshot: str
-    version: int
-    files: int
-    """Files compared."""
-    size_bytes: int
-    """Bytes read."""
-    missing: tuple[str, ...] = ()
-    truncated: tuple[str, ...] = ()
-    changed: tuple[str, ...] = ()
-    extra: tuple[str, ...] = ()
-    """Files of a copy that its manifest does not name."""
-    problems: tuple[str, ...] = ()
-    """What else is wrong: the manifest, the tag, or what the deep check found."""
-    deep: bool = False
-    elapsed_s: float = 0.0
-
-    @property
-    def ok(self) -> bool:
-        """Whether nothing is wrong."""
-        return not (self.missing or self.truncated or self.changed or self.extra or self.problems)
-
-    def __bool__(self) -> bool:
-        return self.ok
-
-    def to_dict(self) -> dict[str, Any]:
-        """Return plain values."""
-        return {"ok": self.ok, **asdict(self)}
-
-    def __str__(self) -> str:
-        what = f"{self.files} files, {self.size_bytes:,} bytes"
-        head = f"snapshot {self.snapshot!r}, version {self.version}: {what}"
-        wrong = [
-            f"  {what:<9} {path}"
-            for what in ("missing", "truncated", "changed", "extra")
-            for path in getattr(self, what)
-        ]
-        wrong += [f"  {p}" for p in self.problems]
-        return "\n".join([head + (": verified" if self.ok else ": DAMAGED"), *wrong])
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Copied:
-    """What a copy did."""
-
-    url: str
-    copied: int
-    """Files that were moved."""
-    skipped: int
-    """Files that the target had already, verified."""
-    size_bytes: int
-    """Bytes moved."""
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Difference:
-    """What changed from one version to another."""
-
-    added: Sequence[int | str]
-    """Ids, as stored."""
-    changed: Sequence[int | str]
-    removed: Sequence[int | str]
-    columns_added: Sequence[str]
-    columns_removed: Sequence[str]
-
-    def __bool__(self) -> bool:
-        return bool(self.added or self.changed or self.removed or self.columns_added or self.columns_removed)
 
 
 class Host(Protocol):
@@ -254,9 +73,6 @@ class Host(Protocol):
         ...
 
 
-# ----------------------------------------------------------------------- snapshots
-
-
 class Snapshots:
     """The snapshots of one collection."""
 
@@ -265,14 +81,18 @@ class Snapshots:
         self._host = host
 
     @property
-    def _files(self) -> Files:
-        return storage.files(self._host.reader().table.location)
+    def _location(self) -> Location:
+        return self._host.reader().table.location
 
-    def __iter__(self) -> Any:
-        return iter(self.list())
+    @property
+    def _files(self) -> Files:
+        return storage.files(self._location)
+
+    def __iter__(self) -> Iterator[dict[str, Any]]:
+        return iter(self.list().to_pylist())
 
     def __len__(self) -> int:
-        return len(self._names())
+        return len(self._sizes())
 
     def create(
         self, name: str | None = None, *, note: str | None = None, progress: Progress | None = None
@@ -284,26 +104,35 @@ class Snapshots:
             note: Text for people, stored in the manifest.
             progress: Called with the share that is done, 0 to 1.
 
-        Costs one tag, and the hashing of the files that no snapshot has sealed yet.
+        Costs one tag, and the hashing of the files that no snapshot has sealed yet. Files whose
+        digests are not on record are also read to the last value.
 
         Raises:
             AlreadyExistsError: A snapshot of this name is there.
+            CorruptionError: A file is not what was written; it is named, and nothing was sealed.
         """
         reader = self._host.writer()
         tags = _tags(reader)
         chosen = _checked_name(name) if name is not None else _free_name(reader.name, tags)
         if chosen in tags:
+            sealed = chosen in self._sizes()
             raise AlreadyExistsError(
-                f"{reader.where} has a snapshot {chosen!r} already", hint="choose another name, or delete it"
+                f"{reader.where} has a snapshot {chosen!r} already",
+                hint="choose another name, or delete it"
+                if sealed
+                else "it was never sealed: a crash came first; delete it, then create it again",
             )
         reader.table.set_tag(chosen, reader.table.version)
-        return self._seal(reader, chosen, note, progress)
+        try:
+            return self._seal(reader, chosen, note, progress)
+        except BaseException:
+            self._remove(reader, chosen)
+            raise
 
     def _seal(self, reader: Reader, name: str, note: str | None, progress: Progress | None) -> Snapshot:
         files = self._files
-        known = self._sealed_digests()
-        paths = sorted(p for p in reader.table.files() if not p.startswith("_refs/"))
-        sealed = _each(paths, lambda p: known.get(p) or _sealed(files, p), progress)
+        sealed = seal_files(reader, self._sealed(), progress)
+        sealed.append(sealed_file(files, tag_path(name)))
         snapshot = Snapshot(
             name=name,
             collection=reader.name,
@@ -312,30 +141,24 @@ class Snapshots:
             rows=reader.rows,
             size_bytes=sum(f.size for f in sealed),
             files=tuple(sealed),
-            root=_root(sealed),
+            root=root_of(sealed),
             note=note,
             schema=reader.table.schema.to_string(show_field_metadata=False, show_schema_metadata=False),
+            tool=ledger.tool(),
         )
-        files.write(f"{FOLDER}/{name}.json", snapshot.to_json().encode())
+        files.write(manifest_path(name), snapshot.to_json().encode())
+        if self._location.durable:
+            files.sync([*(f.path for f in sealed), manifest_path(name)])
         return snapshot
 
-    def _sealed_digests(self) -> dict[str, SealedFile]:
+    def _sealed(self) -> dict[str, SealedFile]:
         """Return files that an undamaged manifest sealed: their names are never used twice."""
-        known: dict[str, SealedFile] = {}
-        for name in self._names():
-            try:
-                known |= {f.path: f for f in self.get(name).files}
-            except VecDatasetError:  # a damaged one is verify's business; here it only saves work
-                continue
-        return known
+        return sealed_at(self._location, sorted(self._sizes()))
 
-    def _names(self) -> list[str]:
-        prefix = f"{FOLDER}/"
-        return sorted(
-            f.path.removeprefix(prefix).removesuffix(".json")
-            for f in self._files.list_files()
-            if f.path.startswith(prefix) and f.path.endswith(".json")
-        )
+    def _sizes(self) -> dict[str, int]:
+        """Return the names of the manifests with their sizes."""
+        there = storage.files(self._location.child(FOLDER)).list_files(recursive=False)
+        return {f.path.removesuffix(".json"): f.size for f in there if f.path.endswith(".json")}
 
     def list(self) -> Frame:
         """Return the snapshots, newest first, with version, rows, bytes, time, note and state.
@@ -345,15 +168,15 @@ class Snapshots:
         """
         tags = _tags(self._host.reader())
         rows: list[dict[str, Any]] = []
-        for name in sorted({*tags, *self._names()}):
+        for name in sorted({*tags, *self._sizes()}):
             row = dict.fromkeys(_LISTED) | {"name": name, "version": tags.get(name), "state": "unsealed"}
             try:
                 found = self.get(name)
                 row |= {k: getattr(found, k) for k in _LISTED if k != "state"}
                 row |= {"created_at": datetime.fromisoformat(found.created_at), "state": "sealed"}
-            except CorruptionError:
+            except (CorruptionError, NotSupportedError):
                 row["state"] = "damaged"
-            except NotFoundError:
+            except (NotFoundError, InvalidInputError):
                 pass
             rows.append(row)
         newest = datetime.max.replace(tzinfo=UTC)
@@ -367,30 +190,38 @@ class Snapshots:
             SnapshotNotFoundError: There is none.
             CorruptionError: The manifest is damaged.
         """
-        path = f"{FOLDER}/{_checked_name(name)}.json"
+        path = manifest_path(_checked_name(name))
+        size = self._sizes().get(name)
+        if size is None:
+            raise self._not_found(name)
+        if size > MAX_MANIFEST_BYTES:
+            raise CorruptionError(f"{path} of collection {self._host.name!r} has {size:,} bytes: no manifest")
         try:
             text = self._files.read(path)
         except NotFoundError as exc:
             raise self._not_found(name) from exc
-        if len(text) > _MAX_MANIFEST_BYTES:
-            raise CorruptionError(f"manifest {path} is {len(text):,} bytes long")
-        return Snapshot.from_json(text, name=name, where=f"manifest {path} of collection {self._host.name!r}")
+        return Snapshot.from_json(text, name=name, where=f"{path} of collection {self._host.name!r}")
 
     def _not_found(self, name: str) -> SnapshotNotFoundError:
         return SnapshotNotFoundError(
             f"collection {self._host.name!r} has no snapshot {name!r}",
-            hint=did_you_mean(name, self._names(), what="snapshots"),
+            hint=did_you_mean(name, self._sizes(), what="snapshots"),
         )
 
     def delete(self, name: str) -> None:
         """Remove a snapshot: its manifest and its tag; clean-up may then remove the version's files."""
         reader = self._host.writer()
-        tagged = name in reader.table.tags()
-        if not tagged and name not in self._names():
+        if name not in _tags(reader) and not self._files.exists(manifest_path(_checked_name(name))):
             raise self._not_found(name)
-        self._files.delete([f"{FOLDER}/{_checked_name(name)}.json"])
-        if tagged:
+        self._remove(reader, name)
+
+    def _remove(self, reader: Reader, name: str) -> None:
+        """Manifest first: after a crash in between the tag still keeps the version."""
+        self._files.delete([manifest_path(name)])
+        if name in reader.table.tags():
             reader.table.set_tag(name, None)
+        else:
+            self._files.delete([tag_path(name)])  # one that Lance cannot parse
 
     def prune(
         self,
@@ -405,6 +236,8 @@ class Snapshots:
             keep_last: The newest so many stay, whatever their age.
             older_than: Only snapshots older than this go.
             dry_run: Only say which would go.
+
+        No file goes here: clean-up later removes those that no snapshot and no young version needs.
         """
         if keep_last is None and older_than is None:
             raise InvalidInputError("prune takes keep_last, older_than, or both; neither was given")
@@ -426,12 +259,19 @@ class Snapshots:
     # -- trust
 
     def verify(
-        self, name: str | None = None, *, deep: bool = False, progress: Progress | None = None
+        self,
+        name: str | None = None,
+        *,
+        current: bool = False,
+        deep: bool = False,
+        progress: Progress | None = None,
     ) -> Verification | Sequence[Verification]:
         """Compare every file of a snapshot with its manifest.
 
         Args:
             name: One snapshot; None verifies all, and returns a list.
+            current: Instead compare the newest version with what its commits, and the snapshots, have
+                on record.
             deep: Also read every value, count the rows, and look for ids that stand twice and for
                 vectors that are not finite.
             progress: Called with the share that is done, 0 to 1.
@@ -439,13 +279,18 @@ class Snapshots:
         Returns:
             What was found; true when nothing is wrong.
         """
-        if name is None:
-            tags = _tags(self._host.reader())
-            names = sorted({*tags, *self._names()})
-            return [self._verify(n, deep=deep, progress=None) for n in names]
-        return self._verify(name, deep=deep, progress=progress)
+        if current:
+            if name is not None:
+                raise InvalidInputError(f"verify takes a snapshot, here {name!r}, or current, not both")
+            return self._verify_current(read=deep, progress=progress)
+        if name is not None:
+            return self._verify(name, read=deep, progress=progress)
+        names = sorted({*_tags(self._host.reader()), *self._sizes()})
+        return [
+            self._verify(n, read=deep, progress=_part(progress, at, len(names))) for at, n in enumerate(names)
+        ]
 
-    def _verify(self, name: str, *, deep: bool, progress: Progress | None) -> Verification:
+    def _verify(self, name: str, *, read: bool, progress: Progress | None) -> Verification:
         started = time.perf_counter()
         reader = self._host.reader()
         version = reader.table.tags().get(name)
@@ -454,35 +299,58 @@ class Snapshots:
         except SnapshotNotFoundError:
             if version is None:
                 raise
-            problem = f"missing   {FOLDER}/{name}.json"
-            return Verification(snapshot=name, version=version, files=0, size_bytes=0, problems=(problem,))
+            return _unusable(name, version, f"missing   {manifest_path(name)}")
         except (CorruptionError, NotSupportedError) as exc:
-            return Verification(
-                snapshot=name, version=version or 0, files=0, size_bytes=0, problems=(exc.message,)
-            )
+            return _unusable(name, version or 0, exc.message)
         problems = []
         if version is None:
-            problems.append(f"missing   _refs/tags/{name}.json: clean-up may remove the version")
+            problems.append(f"missing   {tag_path(name)}: clean-up may remove the version")
         elif version != snapshot.version:
-            problems.append(
-                f"changed   _refs/tags/{name}.json: it names version {version}, not {snapshot.version}"
-            )
+            problems.append(f"changed   {tag_path(name)}: it names version {version}, not {snapshot.version}")
         found = compare(self._files, snapshot.files, progress)
-        if deep and not any(found.values()):
-            problems += _deep(Reader(reader.table.at(snapshot.version), name=reader.name), snapshot)
+        if read and not any(found.values()):
+            problems += deep(Reader(reader.table.at(snapshot.version), name=reader.name), rows=snapshot.rows)
         return Verification(
             snapshot=name,
             version=snapshot.version,
             files=len(snapshot.files),
             size_bytes=snapshot.size_bytes,
             problems=tuple(problems),
-            deep=deep,
+            deep=read,
             elapsed_s=time.perf_counter() - started,
             **found,
         )
 
-    def _trusted(self, name: str) -> Snapshot:
-        report = self._verify(name, deep=False, progress=None)
+    def _verify_current(self, *, read: bool, progress: Progress | None) -> Verification:
+        started = time.perf_counter()
+        reader = self._host.reader()
+        recorded = ledger.read_ledger(self._location)
+        sealed = self._sealed()
+        expected, unrecorded = [], []
+        for path in data_paths(reader):
+            if path in sealed:
+                expected.append(sealed[path])
+            elif path in recorded.digests:
+                size, digest = recorded.digests[path]
+                expected.append(SealedFile(path=path, size=size, sha256=digest))
+            else:
+                unrecorded.append(path)
+        found = compare(self._files, expected, progress)
+        problems = deep(reader, rows=reader.rows) if read and not any(found.values()) else []
+        return Verification(
+            snapshot=None,
+            version=reader.table.version,
+            files=len(expected),
+            size_bytes=sum(f.size for f in expected),
+            problems=tuple(problems),
+            unrecorded=tuple(unrecorded),
+            deep=read,
+            elapsed_s=time.perf_counter() - started,
+            **found,
+        )
+
+    def _trusted(self, name: str, progress: Progress | None = None) -> Snapshot:
+        report = self._verify(name, read=False, progress=progress)
         if not report:
             raise CorruptionError(
                 f"snapshot {name!r} of collection {self._host.name!r} is damaged and was not used:\n{report}",
@@ -493,7 +361,14 @@ class Snapshots:
     # -- moving
 
     def restore(
-        self, name: str, *, into: Any = None, storage_options: Mapping[str, Any] | None = None
+        self,
+        name: str,
+        *,
+        into: Any = None,
+        overwrite: bool = False,
+        dry_run: bool = False,
+        storage_options: Mapping[str, Any] | None = None,
+        progress: Progress | None = None,
     ) -> str:
         """Bring a snapshot back, after it has been verified; return the URL that holds it.
 
@@ -501,25 +376,62 @@ class Snapshots:
             name: The snapshot.
             into: A name beside the collection, or a URL, that is free; None makes it the newest
                 version of the collection itself. What was newest before is sealed first, as
-                `before-restore-…`, and stays.
+                `before-restore-…`, and stays; where it is damaged it stays as a version, unsealed.
+            overwrite: What stands at `into` is moved aside first, to a name beside it that begins with
+                its own and `before-restore`; nothing is deleted.
+            dry_run: Verify, look whether the target is free and has room, and write nothing.
             storage_options: Of the target's filesystem.
+            progress: Called with the share that is done, 0 to 1.
 
         Raises:
             CorruptionError: The snapshot is damaged; nothing was written.
             CollectionExistsError: Something stands at `into`.
         """
-        snapshot = self._trusted(name)
-        if into is not None:
-            return self._copied(snapshot, self._target(into, storage_options), fresh=True).url
-        reader = self._host.writer()
-        if reader.table.version != snapshot.version:
-            safety = _free_name(f"before-restore-{reader.table.version}", reader.table.tags())
-            reader.table.set_tag(safety, reader.table.version)
-            self._seal(reader, safety, f"made before the restore of {name!r}", None)
-            self._host.advance(reader.table.restore(snapshot.version))
-        return reader.table.location.url
+        snapshot = self._trusted(name, _part(progress, 0, 2))
+        if into is None:
+            if not dry_run:
+                self._restore_in_place(snapshot)
+            _told(progress)
+            return self._location.url
+        target = self._target(into, storage_options)
+        if target.url == self._location.url:
+            raise InvalidInputError(f"{target.url} is the collection itself", hint="leave `into` out")
+        ours = {f.path: f for f in snapshot.files}
+        try:
+            check_target(snapshot, target, ours=ours, fresh=True)
+        except CollectionExistsError:
+            if not overwrite:
+                raise
+            if not dry_run:
+                _move_aside(target)
+        if dry_run:
+            return target.url
+        copied = copy_snapshot(
+            snapshot, self._location, target, ours=ours, fresh=True, progress=_part(progress, 1, 2)
+        )
+        return copied.url
 
-    def copy(self, name: str, url: Any, *, storage_options: Mapping[str, Any] | None = None) -> Copied:
+    def _restore_in_place(self, snapshot: Snapshot) -> None:
+        reader = self._host.writer()
+        if reader.table.version == snapshot.version:
+            return
+        safety = _free_name(f"before-restore-{reader.table.version}", reader.table.tags())
+        reader.table.set_tag(safety, reader.table.version)
+        try:
+            self._seal(reader, safety, f"made before the restore of {snapshot.name!r}", None)
+        except (CorruptionError, NotFoundError):
+            # What is damaged is what the restore is for: its version stays, tagged and never sealed.
+            self._files.delete([manifest_path(safety)])
+        self._host.advance(reader.table.restore(snapshot.version))
+
+    def copy(
+        self,
+        name: str,
+        url: Any,
+        *,
+        storage_options: Mapping[str, Any] | None = None,
+        progress: Progress | None = None,
+    ) -> Copied:
         """Copy a snapshot to another place, as a collection of its own.
 
         A second copy to the same place moves only files that are not there, so an interrupted one goes
@@ -530,66 +442,20 @@ class Snapshots:
             CorruptionError: A file of the snapshot is damaged.
             CollectionExistsError: Something else stands there.
         """
-        return self._copied(self.get(name), self._target(url, storage_options), fresh=False)
+        snapshot = self.get(name)
+        target = self._target(url, storage_options)
+        there = storage.files(target.child(FOLDER)).list_files(recursive=False)
+        names = [f.path.removesuffix(".json") for f in there if f.path.endswith(".json")]
+        # A place is ours to go on with where every file is one that a snapshot sealed, here or there.
+        ours = self._sealed() | sealed_at(target, names)
+        return copy_snapshot(snapshot, self._location, target, ours=ours, fresh=False, progress=progress)
 
     def _target(self, into: Any, options: Mapping[str, Any] | None) -> Location:
-        own = self._host.reader().table.location
         if isinstance(into, Location):
             return into
         if isinstance(into, str) and not set(into) & set("/\\:"):
-            return own.sibling(_checked_name(into, what="collection"))
+            return self._location.sibling(_checked_name(into, what="collection"))
         return storage.resolve(into, storage_options=options)
-
-    def _copied(self, snapshot: Snapshot, target: Location, *, fresh: bool) -> Copied:
-        source, there = self._files, storage.files(target)
-        have = {f.path: f.size for f in there.list_files()}
-        # A place is ours to go on with where every file is one that a snapshot of ours sealed.
-        sealed = {*self._sealed_digests(), *(f.path for f in snapshot.files)}
-        foreign = {p for p in have if p not in sealed and not p.startswith((f"{FOLDER}/", "_refs/"))}
-        foreign -= {p for p in foreign if p.endswith("latest_version_hint.json")}
-        if have and (fresh or foreign):
-            raise CollectionExistsError(
-                f"{target.url} holds something already", hint="nothing was written; choose another place"
-            )
-        _room_for(sum(f.size for f in snapshot.files if f.path not in have), target)
-        # Versions last: until they are there, no reader sees a collection.
-        order = sorted(snapshot.files, key=lambda f: (f.path.startswith("_versions/"), f.path))
-        with tempfile.TemporaryDirectory(prefix="vecdataset-") as folder:
-
-            def move(f: SealedFile) -> int:
-                if have.get(f.path) == f.size and there.digest(f.path)[1] == f.sha256:
-                    return -1
-                spool = Path(folder) / hashlib.sha256(f.path.encode()).hexdigest()
-                source.copy_file(f.path, there, spool)
-                spool.unlink(missing_ok=True)
-                if there.digest(f.path) != (f.size, f.sha256):
-                    there.delete([f.path])
-                    self._explain_loss(f, target)
-                return f.size
-
-            with ThreadPoolExecutor(THREADS) as pool:
-                sizes = list(pool.map(move, order[:-1]))
-            sizes.append(move(order[-1]))
-        moved = [s for s in sizes if s >= 0]
-        table = engine.open_table(target, version=snapshot.version)
-        if snapshot.name not in table.tags():
-            table.set_tag(snapshot.name, snapshot.version)
-        there.write(f"{FOLDER}/{snapshot.name}.json", snapshot.to_json().encode())
-        if table.count() != snapshot.rows:
-            raise CorruptionError(
-                f"{target.url} holds {table.count()} points; the snapshot says {snapshot.rows}"
-            )
-        return Copied(
-            url=target.url, copied=len(moved), skipped=len(order) - len(moved), size_bytes=sum(moved)
-        )
-
-    def _explain_loss(self, f: SealedFile, target: Location) -> None:
-        if self._files.digest(f.path) != (f.size, f.sha256):
-            raise CorruptionError(
-                f"{f.path} of collection {self._host.name!r} is damaged; the copy was not finished",
-                hint="verify() names every damaged file",
-            )
-        raise StorageError(f"{f.path} did not arrive at {target.url} as it was sent", hint="copy again")
 
     # -- what changed
 
@@ -625,16 +491,22 @@ _LISTED_SCHEMA: Final = pa.schema(
 _LISTED: Final = tuple(_LISTED_SCHEMA.names)
 
 
-def _room_for(size: int, target: Location) -> None:
-    """Refuse to begin where a local disk has no room."""
-    if target.kind != "local":
-        return
-    place = Path(target.uri)
-    while not place.exists():
-        place = place.parent
-    free = shutil.disk_usage(place).free
-    if size > free:
-        raise StorageError(f"{target.url} needs {size:,} bytes, and its disk has {free:,}")
+def _unusable(name: str, version: int, problem: str) -> Verification:
+    return Verification(snapshot=name, version=version, files=0, size_bytes=0, problems=(problem,))
+
+
+def _move_aside(target: Location) -> None:
+    aside = target.sibling(f"{target.name}-before-restore-{int(time.time())}")
+    storage.files(target).rename_tree(aside)
+
+
+def _part(progress: Progress | None, at: int, of: int) -> Progress | None:
+    return None if progress is None else (lambda share: progress((at + share) / of))
+
+
+def _told(progress: Callable[[float], None] | None) -> None:
+    if progress is not None:
+        progress(1.0)
 
 
 def _tags(reader: Reader) -> dict[str, int]:
@@ -658,106 +530,3 @@ def _free_name(stem: str, taken: Iterable[str]) -> str:
     while chosen in taken:
         chosen, number = f"{name}-{number}", number + 1
     return chosen
-
-
-def _each(
-    items: Sequence[str], work: Callable[[str], SealedFile], progress: Progress | None
-) -> list[SealedFile]:
-    """Do the work for each in a few threads: hashing releases the interpreter."""
-    with ThreadPoolExecutor(THREADS) as pool:
-        done = []
-        for at, result in enumerate(pool.map(work, items), 1):
-            done.append(result)
-            if progress is not None:
-                progress(at / len(items))
-    return done
-
-
-def _sealed(files: Files, path: str) -> SealedFile:
-    size, digest = files.digest(path)
-    return SealedFile(path=path, size=size, sha256=digest)
-
-
-def compare(
-    files: Files, sealed: Sequence[SealedFile], progress: Progress | None = None
-) -> dict[str, tuple[str, ...]]:
-    """Return which files are missing, truncated or changed."""
-    found: dict[str, list[str]] = {"missing": [], "truncated": [], "changed": []}
-    by_path = {f.path: f for f in sealed}
-
-    def look(path: str) -> SealedFile:
-        try:
-            return _sealed(files, path)
-        except NotFoundError:
-            return SealedFile(path=path, size=-1, sha256="")
-
-    for now in _each(list(by_path), look, progress):
-        before = by_path[now.path]
-        if now.size < 0:
-            found["missing"].append(now.path)
-        elif now.size < before.size:
-            found["truncated"].append(now.path)
-        elif (now.size, now.sha256) != (before.size, before.sha256):
-            found["changed"].append(now.path)
-    return {what: tuple(sorted(paths)) for what, paths in found.items()}
-
-
-def _deep(reader: Reader, snapshot: Snapshot) -> list[str]:
-    """Read every value of a version; return what is wrong with it."""
-    problems: list[str] = []
-    rows = 0
-    ids: list[pa.Array] = []
-    if reader.schema.id_type is None:
-        return problems
-    columns = [f.name for f in reader.table.schema]
-    try:
-        for batch in reader.table.scan(columns, batch_rows=8_192):
-            rows += batch.num_rows
-            ids.append(batch.column("id"))
-            for name, params in reader.schema.vectors.items():
-                if not params.multivector:
-                    stored = batch.column(vector_column(name))
-                    fit_vectors(stored, name, params, ids=batch.column("id"), where=reader.where)
-    except InvalidVectorError as exc:
-        problems.append(exc.message)
-    except VecDatasetError as exc:
-        problems.append(f"cannot be read: {exc.message}")
-        return problems
-    if rows != snapshot.rows:
-        problems.append(f"{rows:,} points were read; the manifest says {snapshot.rows:,}")
-    if ids:
-        distinct = pc.count_distinct(pa.chunked_array(ids)).as_py()
-        if distinct != rows:
-            problems.append(f"{rows - distinct:,} ids stand more than once")
-    return problems
-
-
-def difference(a: Reader, b: Reader) -> Difference:
-    """Return what changed from `a` to `b`; rows of fragments that both share are not read."""
-    before = {(f.files, f.deletions): f.id for f in a.table.fragment_list()}
-    after = {(f.files, f.deletions): f.id for f in b.table.fragment_list()}
-    shared = before.keys() & after.keys()
-    old = _rows(a, [i for key, i in before.items() if key not in shared])
-    new = _rows(b, [i for key, i in after.items() if key not in shared])
-    return Difference(
-        added=[i for i in new if i not in old],
-        removed=[i for i in old if i not in new],
-        changed=[i for i, row in new.items() if i in old and old[i] != row],
-        columns_added=sorted(set(b.table.schema.names) - set(a.table.schema.names)),
-        columns_removed=sorted(set(a.table.schema.names) - set(b.table.schema.names)),
-    )
-
-
-def _rows(reader: Reader, fragments: list[int]) -> dict[Any, bytes]:
-    """Return a digest of each row by stored id; nulls, and columns that are not there, count alike."""
-    out: dict[Any, bytes] = {}
-    if not fragments or reader.schema.id_type is None:
-        return out
-    names = sorted(n for n in reader.table.schema.names if n != "id")
-    for batch in reader.table.scan(["id", *names], fragments=fragments, batch_rows=2_048):
-        ids = batch.column("id").to_pylist()
-        columns = {n: batch.column(n).to_pylist() for n in names}
-        for at, key in enumerate(ids):
-            row = {n: values[at] for n, values in columns.items() if values[at] is not None}
-            out[key] = hashlib.sha256(repr(row).encode()).digest()
-    return out

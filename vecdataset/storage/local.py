@@ -5,12 +5,17 @@
 from __future__ import annotations
 
 import errno
+import hashlib
 import os
 import shutil
+import threading
+import time
 import uuid
-from collections.abc import Iterable, Iterator, Mapping
-from contextlib import contextmanager, suppress
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import ExitStack, contextmanager, suppress
+from datetime import timedelta
 from pathlib import Path
+from queue import SimpleQueue
 from typing import Any, Final
 
 from vecdataset.errors import (
@@ -25,13 +30,18 @@ from vecdataset.errors import (
 from vecdataset.storage.location import Location
 from vecdataset.storage.routes import FileInfo, Files, check_path, file_digest
 
+try:
+    import fcntl
+except ImportError:  # Windows
+    fcntl = None  # type: ignore[assignment]  # mypy looks at the systems that have it
+
 __all__ = ["LocalFileSystem", "LocalFiles"]
 
 _FSSPEC_DEFAULTS = frozenset(
     {"auto_mkdir", "skip_instance_cache", "use_listings_cache", "listings_expiry_time"}
 )
 
-_PART: Final = ".vecdataset-part-"  # files that a crash left half written are no files
+PART: Final = ".vecdataset-part-"  # files that a crash left half written are no files
 
 
 class LocalFileSystem:
@@ -113,7 +123,7 @@ class LocalFiles(Files):
             suppress(FileNotFoundError, NotADirectoryError),
             os.scandir(folder) as entries,
         ):
-            found = [e for e in entries if not e.name.startswith(_PART)]
+            found = [e for e in entries if not e.name.startswith(PART)]
             return sorted(found, key=lambda entry: entry.name)
         return []
 
@@ -126,11 +136,36 @@ class LocalFiles(Files):
 
     def digest(self, path: str) -> tuple[int, str]:
         with _errors(self.location, path):
-            return file_digest(self._path(path))
+            return file_digest(f"{self.location.uri}{os.sep}{check_path(path)}")
 
     def write(self, path: str, data: bytes) -> None:
         with self._replacing(path) as part:
             part.write_bytes(data)
+
+    def append(self, path: str, data: bytes, *, rewrite: Callable[[bytes], bytes] | None = None) -> None:
+        final = self._path(path)
+        with _errors(self.location, path):
+            if not final.parent.is_dir():
+                final.parent.mkdir(exist_ok=True)  # not its parents: a collection that is gone stays gone
+            with _locked(final.parent, alone=rewrite is not None):
+                if rewrite is not None and final.exists():
+                    part = final.with_name(f"{PART}{uuid.uuid4().hex}")
+                    part.write_bytes(rewrite(final.read_bytes()))
+                    part.replace(final)
+                log = os.open(final, os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o666)
+                try:
+                    os.write(log, data)
+                finally:
+                    os.close(log)
+
+    def sync(self, paths: Iterable[str]) -> None:
+        # A file's name lives in its folder, and a folder's in the one above.
+        root = Path(self.location.uri)
+        found = [self._path(path) for path in paths]
+        folders = {p for f in found for p in f.parents if p == root or root in p.parents}
+        with _errors(self.location):
+            for path in [*found, *sorted(folders, reverse=True), root.parent]:
+                _fsync(path)
 
     def download(self, path: str, target: Path) -> None:
         with _errors(self.location, path):
@@ -154,6 +189,31 @@ class LocalFiles(Files):
         del spool
         target.upload(self._path(path), path)
 
+    def sweep(self, older_than: timedelta) -> int:
+        limit, freed = time.time() - older_than.total_seconds(), 0
+        with _errors(self.location):
+            for folder, _, names in os.walk(self.location.uri):
+                for name in names:
+                    if not name.startswith((PART, ".tmp")):  # ours, and Lance's
+                        continue
+                    path = Path(folder, name)
+                    with suppress(FileNotFoundError):
+                        found = path.stat()
+                        if found.st_mtime <= limit:
+                            path.unlink()
+                            freed += found.st_size
+        return freed
+
+    def copy_verified(self, path: str, target: Files, spool: Path) -> tuple[int, str]:
+        if not isinstance(target, LocalFiles):
+            return super().copy_verified(path, target, spool)
+        with _errors(self.location, path), target._replacing(path) as part:  # noqa: SLF001 - of this class
+            return _copied_and_hashed(self._path(path), part)
+
+    def leads_outside(self, path: str) -> bool:
+        root = os.path.realpath(self.location.uri)
+        return not os.path.realpath(self._path(path)).startswith(root + os.sep)
+
     def rename_tree(self, target: Location) -> None:
         if target.kind != "local":
             super().rename_tree(target)
@@ -176,7 +236,7 @@ class LocalFiles(Files):
     @contextmanager
     def _replacing(self, path: str) -> Iterator[Path]:
         final = self._path(path)
-        part = final.with_name(f"{_PART}{uuid.uuid4().hex}")
+        part = final.with_name(f"{PART}{uuid.uuid4().hex}")
         with _errors(self.location, path):
             final.parent.mkdir(parents=True, exist_ok=True)
             try:
@@ -186,16 +246,94 @@ class LocalFiles(Files):
                 part.unlink(missing_ok=True)
 
 
+def _copied_and_hashed(source: Path, target: Path) -> tuple[int, str]:
+    """Copy a file in one thread, and hash in this one what it has written so far, read back."""
+    written: SimpleQueue[int | BaseException] = SimpleQueue()
+
+    def copy(read: int, write: int) -> None:
+        try:
+            while (moved := _moved(read, write)) > 0:
+                written.put(moved)
+            written.put(0)
+        except BaseException as error:  # noqa: BLE001 - raised by the one who waits
+            written.put(error)
+
+    digest, size = hashlib.sha256(), 0
+    buffer = memoryview(bytearray(_READ_BYTES))
+    with ExitStack() as closing:
+        inside = closing.enter_context(source.open("rb", buffering=0))
+        outside = closing.enter_context(target.open("wb", buffering=0))
+        back = closing.enter_context(target.open("rb", buffering=0))
+        copier = threading.Thread(target=copy, args=(inside.fileno(), outside.fileno()))
+        copier.start()
+        closing.callback(copier.join)
+        while (moved := written.get()) != 0:
+            if isinstance(moved, BaseException):
+                raise moved
+            end = size + moved
+            while size < end and (got := back.readinto(buffer[: min(_READ_BYTES, end - size)])):
+                digest.update(buffer[:got])
+                size += got
+    return size, digest.hexdigest()
+
+
+def _moved(read: int, write: int) -> int:
+    """Copy some bytes from where one file stands to where the other does; return how many, 0 at the end."""
+    global _in_kernel  # noqa: PLW0603 - what the system offers is found out once
+    if _in_kernel:
+        try:
+            return os.copy_file_range(read, write, _MOVED_BYTES)
+        except OSError as error:
+            if error.errno not in {errno.EXDEV, errno.EINVAL, errno.ENOSYS, errno.EOPNOTSUPP, errno.EPERM}:
+                raise
+            _in_kernel = False
+    data = os.read(read, _READ_BYTES)
+    done = 0
+    while done < len(data):
+        done += os.write(write, data[done:])
+    return done
+
+
+_READ_BYTES: Final = 1 << 20
+_MOVED_BYTES: Final = 8 << 20
+_in_kernel = hasattr(os, "copy_file_range")
+
+
+def _fsync(path: Path) -> None:
+    try:
+        handle = os.open(path, os.O_RDONLY)
+    except FileNotFoundError:
+        return  # replaced by a later commit, and removed
+    try:
+        os.fsync(handle)
+    finally:
+        os.close(handle)
+
+
+@contextmanager
+def _locked(folder: Path, *, alone: bool) -> Iterator[None]:
+    """Hold the folder's lock, shared or alone, where the system has such locks."""
+    if fcntl is None:
+        yield  # type: ignore[unreachable]  # as above
+        return
+    handle = os.open(folder, os.O_RDONLY)
+    try:
+        fcntl.flock(handle, fcntl.LOCK_EX if alone else fcntl.LOCK_SH)
+        yield
+    finally:
+        os.close(handle)
+
+
 @contextmanager
 def _errors(location: Location, path: str = "") -> Iterator[None]:
-    where = repr(str(Path(location.url, path)))
     try:
         yield
     except VecDatasetError:
         raise
-    except (FileNotFoundError, NotADirectoryError) as error:
-        raise NotFoundError(f"nothing stands at {where}") from error
-    except PermissionError as error:
-        raise StoragePermissionError(f"the operating system refuses access to {where}") from error
     except OSError as error:
+        where = repr(str(Path(location.url, path)))
+        if isinstance(error, FileNotFoundError | NotADirectoryError):
+            raise NotFoundError(f"nothing stands at {where}") from error
+        if isinstance(error, PermissionError):
+            raise StoragePermissionError(f"the operating system refuses access to {where}") from error
         raise StorageError(f"{where}: {error.strerror or error}") from error

@@ -61,6 +61,10 @@ class Location:
     details: Callable[[], list[str]] | None = field(default=None, repr=False, compare=False)
     """More lines for `explain`, as of now."""
 
+    durable: bool = False
+    """Whether a commit is acknowledged only once it would survive a power failure. Stores other than
+    local disks keep that promise, or do not, by themselves."""
+
     @property
     def name(self) -> str:
         """The last segment of the path; empty at the root of a store."""

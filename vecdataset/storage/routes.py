@@ -11,12 +11,19 @@ from __future__ import annotations
 import hashlib
 import tempfile
 from abc import ABC, abstractmethod
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
+from datetime import timedelta
 from pathlib import Path, PurePosixPath
 from typing import Any, Final, Protocol
 
-from vecdataset.errors import AlreadyExistsError, InvalidInputError, StorageError, VecDatasetError
+from vecdataset.errors import (
+    AlreadyExistsError,
+    InvalidInputError,
+    NotSupportedError,
+    StorageError,
+    VecDatasetError,
+)
 from vecdataset.registry import Registry
 from vecdataset.storage.location import Location
 
@@ -178,6 +185,20 @@ class Files(ABC):
     def write(self, path: str, data: bytes) -> None:
         """Write one file, whole or not at all, replacing the one that is there."""
 
+    def append(self, path: str, data: bytes, *, rewrite: Callable[[bytes], bytes] | None = None) -> None:
+        """Add bytes to the end of a file, which is made if need be, in one piece among other processes.
+
+        Args:
+            path: The file; its location must be there.
+            data: What to add.
+            rewrite: First replace what the file holds by what this returns; nobody appends meanwhile.
+        """
+        del data, rewrite
+        raise NotSupportedError(f"{self.location.url!r} stands in a store without appends: {path!r}")
+
+    def sync(self, paths: Iterable[str]) -> None:  # noqa: B027 - nothing to do is an answer
+        """Return once these files are where a power failure leaves them; a store does that by itself."""
+
     @abstractmethod
     def download(self, path: str, target: Path) -> None:
         """Copy one file to the local path `target`, whatever its size."""
@@ -200,6 +221,25 @@ class Files(ABC):
             spool = Path(folder) / "file"
             self.download(path, spool)
             return file_digest(spool)
+
+    def sweep(self, older_than: timedelta) -> int:
+        """Remove what crashed writers left half written, if the store can have such; return the bytes."""
+        del older_than
+        return 0
+
+    def copy_verified(self, path: str, target: Files, spool: Path) -> tuple[int, str]:
+        """Copy one file as `copy_file` does; return size and SHA-256 of what then stands at the target.
+
+        Raises:
+            NotFoundError: There is none.
+        """
+        self.copy_file(path, target, spool)
+        return target.digest(path)
+
+    def leads_outside(self, path: str) -> bool:
+        """Tell whether a symbolic link on the way to `path` leads out of the location."""
+        del path
+        return False
 
     def is_empty(self) -> bool:
         """Tell whether there is no file beneath the location."""
@@ -252,11 +292,16 @@ class Files(ABC):
             raise AlreadyExistsError(f"{self.location.url!r} is not empty")
 
 
-def file_digest(path: Path) -> tuple[int, str]:
+def file_digest(path: Path | str) -> tuple[int, str]:
     """Return size and SHA-256 of a local file."""
-    with path.open("rb") as file:
-        digest = hashlib.file_digest(file, "sha256").hexdigest()
-        return file.tell(), digest
+    # `hashlib.file_digest` fills a quarter of a megabyte with zeros first: most of the time of a small file.
+    with open(path, "rb", buffering=0) as file:  # noqa: PTH123 - a Path costs as much as the file
+        head = file.read(_SMALL)
+        digest = hashlib.sha256(head)
+        if len(head) < _SMALL:
+            return len(head), digest.hexdigest()
+        digest = hashlib.file_digest(file, lambda: digest)
+        return file.tell(), digest.hexdigest()
 
 
 def check_path(path: str) -> str:
@@ -265,6 +310,9 @@ def check_path(path: str) -> str:
     if any(part in {"", ".", ".."} for part in parts) or "\\" in path or "\0" in path:
         raise InvalidInputError(f"{path!r} is not a path of a file beneath a collection")
     return path
+
+
+_SMALL: Final = 1 << 16
 
 
 def _versions_last(path: str) -> tuple[bool, str]:

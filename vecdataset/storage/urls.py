@@ -55,6 +55,7 @@ def resolve(
     *,
     filesystem: object | None = None,
     storage_options: Mapping[str, Any] | None = None,
+    durable: bool = False,
 ) -> Location:
     """Return where `url` leads and what Lance needs to go there. No request is made.
 
@@ -68,6 +69,7 @@ def resolve(
             `single_writer=True`, one process at a time writes, so that the store need not keep
             writers apart; `cache` (True, False or a folder) and `cache_bytes`, blocks on the local
             disk; `commit_lock`, held while a commit is written; `request_timeout`, seconds.
+        durable: Commits wait until a local disk has them; see `Location.durable`.
 
     Raises:
         InvalidInputError: Not a URL or path; or it carries credentials; or an option is unknown.
@@ -90,7 +92,12 @@ def resolve(
         location = replace(location, reason=f"{location.reason}; {', '.join(asked.peeled)}")
     if single_writer and location.commit == "unknown":
         location = replace(location, commit="single-process")
-    return location
+    if durable and location.kind == "shared-memory":
+        raise InvalidInputError(
+            f"durable=True was asked for {location.url}, which lives as long as this process",
+            hint="use a path or the URL of a store",
+        )
+    return replace(location, durable=True) if durable else location
 
 
 def _text(url: object) -> tuple[str, Mapping[str, Any]]:

@@ -1,0 +1,182 @@
+"""Copying the files of a snapshot to another place, each verified, none twice."""
+
+from __future__ import annotations
+
+import hashlib
+import shutil
+import tempfile
+import threading
+from collections.abc import Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+from vecdataset import engine, ledger, storage
+from vecdataset.errors import CollectionExistsError, CorruptionError, NotFoundError, StorageError
+from vecdataset.manifests import (
+    FOLDER,
+    Copied,
+    SealedFile,
+    Snapshot,
+    manifest_path,
+    tag_path,
+)
+from vecdataset.sealing import THREADS, Progress
+from vecdataset.storage import Files, Location
+
+_OURS = (f"{FOLDER}/", "_refs/", f"{ledger.FOLDER}/")
+
+
+def copy_snapshot(
+    snapshot: Snapshot,
+    source: Location,
+    target: Location,
+    *,
+    ours: Mapping[str, SealedFile],
+    fresh: bool,
+    progress: Progress | None = None,
+) -> Copied:
+    """Copy the files that are not there yet; what stood before is verified, what arrives is too.
+
+    Args:
+        snapshot: What to copy.
+        source: Its collection.
+        target: Where to; a place with other files than those of `ours` is refused.
+        ours: Files that snapshots of the source or of the target have sealed.
+        fresh: The target must not hold a collection; what an interrupted copy left may be there.
+        progress: Called with the share of bytes that is done, 0 to 1.
+
+    Order: data first, then Lance's manifest, then the tag, then the sealed manifest: whoever looks
+    meanwhile sees no collection, or a whole one.
+
+    Raises:
+        CorruptionError: A file of the snapshot is damaged.
+        CollectionExistsError: Something else stands at the target.
+    """
+    have = check_target(snapshot, target, ours=ours, fresh=fresh)
+    here, there = storage.files(source), storage.files(target)
+    order = sorted(snapshot.files, key=lambda f: (_late(f.path), f.path))
+    early = [f for f in order if not _late(f.path)]
+    total = sum(f.size for f in order)
+    done = _Share(total, progress)
+    with tempfile.TemporaryDirectory(prefix="vecdataset-") as folder:
+
+        def move(f: SealedFile) -> int:
+            moved = _move(f, here, there, have, folder)
+            done.add(f.size)
+            return moved
+
+        # Large files first: the last thread to finish then has little left to do.
+        with ThreadPoolExecutor(THREADS) as pool:
+            sizes = list(pool.map(move, sorted(early, key=lambda f: -f.size)))
+        sizes += [move(f) for f in order if _late(f.path)]
+    moved = [s for s in sizes if s >= 0]
+    table = engine.open_table(target, version=snapshot.version)
+    if not any(f.path == tag_path(snapshot.name) for f in snapshot.files) and (
+        snapshot.name not in table.tags()
+    ):
+        table.set_tag(snapshot.name, snapshot.version)
+    if table.count() != snapshot.rows:
+        raise CorruptionError(f"{target.url} holds {table.count()} points; the snapshot says {snapshot.rows}")
+    there.write(manifest_path(snapshot.name), snapshot.to_json().encode())
+    if source.durable or target.durable:
+        there.sync([*(f.path for f in snapshot.files), manifest_path(snapshot.name)])
+    return Copied(url=target.url, copied=len(moved), skipped=len(order) - len(moved), size_bytes=sum(moved))
+
+
+def check_target(
+    snapshot: Snapshot, target: Location, *, ours: Mapping[str, SealedFile], fresh: bool
+) -> dict[str, int]:
+    """Refuse a target that holds something else, or has no room; return the sizes of its files."""
+    there = storage.files(target)
+    have = {f.path: f.size for f in there.list_files()}
+    sealed = {*ours, *(f.path for f in snapshot.files)}
+    foreign = [p for p in have if p not in sealed and not p.startswith(_OURS)]
+    foreign = [p for p in foreign if not p.endswith("latest_version_hint.json")]
+    whole = fresh and any(p.startswith("_versions/") for p in have)
+    if whole or foreign:
+        raise CollectionExistsError(
+            f"{target.url} holds something already", hint="nothing was written; choose another place"
+        )
+    if have:
+        for folder in ("data", "_versions", "_transactions", "_deletions", "_indices", FOLDER):
+            if there.leads_outside(folder):
+                raise CollectionExistsError(f"{folder} in {target.url} leads to another place, by a link")
+    room_for(sum(f.size for f in snapshot.files if f.path not in have), target)
+    return have
+
+
+def room_for(size: int, target: Location) -> None:
+    """Refuse to begin where a local disk has no room."""
+    if target.kind != "local":
+        return
+    place = Path(target.uri)
+    while not place.exists():
+        place = place.parent
+    free = shutil.disk_usage(place).free
+    if size > free:
+        raise StorageError(f"{target.url} needs {size:,} bytes, and its disk has {free:,}")
+
+
+def _late(path: str) -> int:
+    """Return when a file is copied: what makes a collection of the others comes last."""
+    return 2 if path.startswith("_refs/") else 1 if path.startswith("_versions/") else 0
+
+
+def _move(f: SealedFile, here: Files, there: Files, have: Mapping[str, int], folder: str) -> int:
+    """Copy one file unless it is there; return the bytes moved, or -1."""
+    if have.get(f.path) == f.size and there.digest(f.path)[1] == f.sha256:
+        return -1
+    if here.leads_outside(f.path):
+        raise CorruptionError(f"{f.path} of {here.location.url} leads out of its collection, by a link")
+    spool = Path(folder) / hashlib.sha256(f.path.encode()).hexdigest()
+    try:
+        arrived = here.copy_verified(f.path, there, spool)
+    except NotFoundError as exc:
+        raise CorruptionError(
+            f"{f.path} of {here.location.url} is missing; the copy was not finished", hint=_NAMES_ALL
+        ) from exc
+    finally:
+        spool.unlink(missing_ok=True)
+    if arrived != (f.size, f.sha256):
+        there.delete([f.path])
+        if here.digest(f.path) != (f.size, f.sha256):
+            raise CorruptionError(
+                f"{f.path} of {here.location.url} is damaged; the copy was not finished", hint=_NAMES_ALL
+            )
+        raise StorageError(
+            f"{f.path} did not arrive at {there.location.url} as it was sent", hint="copy again"
+        )
+    return f.size
+
+
+_NAMES_ALL = "verify() names every damaged file"
+
+
+class _Share:
+    """Counts bytes of several threads, and tells the share."""
+
+    def __init__(self, total: int, progress: Progress | None) -> None:
+        self._total = max(1, total)
+        self._progress = progress
+        self._done = 0
+        self._lock = threading.Lock()
+
+    def add(self, size: int) -> None:
+        if self._progress is None:
+            return
+        with self._lock:
+            self._done += size
+            self._progress(min(1.0, self._done / self._total))
+
+
+def sealed_at(location: Location, names: Sequence[str]) -> dict[str, SealedFile]:
+    """Return the files that undamaged manifests at a place have sealed."""
+    found: dict[str, SealedFile] = {}
+    files = storage.files(location)
+    for name in names:
+        try:
+            text = files.read(manifest_path(name))
+            found |= {f.path: f for f in Snapshot.from_json(text, name=name, where=name).files}
+        except (CorruptionError, NotFoundError, NotImplementedError):
+            continue  # a damaged one is verify's business; here it only saves work
+    return found
