@@ -12,6 +12,7 @@ import pytest
 import vecdataset as vd
 import vecdataset.duckdb
 from vecdataset.demo import data_file
+from vecdataset.duckdb import questions as questions_module
 
 
 @pytest.fixture(scope="module")
@@ -219,16 +220,14 @@ def test_a_left_join_keeps_queries_without_hits(con, queries):
 
 
 def test_a_lateral_join_asks_once_for_each_chunk(con, packages, queries, monkeypatch):
-    from vecdataset.duckdb import questions
-
     asked = []
-    nearest = questions.nearest_points
+    nearest = questions_module.nearest_points
 
     def watched(reader, query, *args):
         asked.append(len(query.vectors))
         return nearest(reader, query, *args)
 
-    monkeypatch.setattr(questions, "nearest_points", watched)
+    monkeypatch.setattr(questions_module, "nearest_points", watched)
 
     con.execute("SET threads = 1")
     con.execute("SELECT count(r.id) FROM queries q, vec.packages.search(q.e) r").fetchall()
@@ -262,20 +261,26 @@ def taken_columns(monkeypatch):
     return taken
 
 
-def test_distances_alone_read_no_payload_and_no_ids(con, questions, monkeypatch):
+@pytest.mark.parametrize("columns", ["_distance", "score", "id"])
+def test_a_statement_that_uses_no_payload_reads_none(con, questions, monkeypatch, columns):
     taken = taken_columns(monkeypatch)
 
-    con.execute("SELECT _distance, score FROM vec.search('packages', $1)", [questions[0].tolist()]).fetchall()
+    for _ in range(2):
+        con.execute(f"SELECT {columns} FROM vec.search('packages', $1)", [questions[0].tolist()]).fetchall()
 
-    assert taken == []
+    assert taken == [("id",), ("id",)]
 
 
-def test_ids_alone_read_no_payload(con, questions, monkeypatch):
+def test_a_statement_that_used_payload_before_reads_it_with_the_id(con, packages, questions, monkeypatch):
+    query = questions[0].tolist()
+    statement = "SELECT name FROM vec.search('packages', $1) ORDER BY _rank"
+    first = con.execute(statement, [query]).fetchall()
     taken = taken_columns(monkeypatch)
 
-    con.execute("SELECT id FROM vec.search('packages', $1)", [questions[0].tolist()]).fetchall()
+    second = con.execute(statement, [query]).fetchall()
 
-    assert taken == [("id",)]
+    assert taken == [("id", *packages.schema.payload)]
+    assert first == second == [(n,) for n in packages.search(query)["name"].to_pylist()]
 
 
 # ----------------------------------------------------------------------------- freshness
@@ -307,13 +312,11 @@ def test_a_view_over_a_search_stays_fresh(tmp_path):
 
 def test_hits_keep_the_version_that_was_searched(tmp_path):
     """A point that changes between the search and the fetch of its payload is shown as it was found."""
-    from vecdataset.duckdb import questions
-
     c = vd.create(tmp_path / "c", vectors=vd.VectorParams(size=2))
     c.upsert([{"id": 1, "vector": [1, 0], "payload": {"n": 1}}])
     con = duckdb.connect()
     vecdataset.duckdb.attach(con, c)
-    found = questions.nearest_points
+    found = questions_module.nearest_points
 
     def changed_meanwhile(*args):
         out = found(*args)
@@ -321,9 +324,59 @@ def test_hits_keep_the_version_that_was_searched(tmp_path):
         return out
 
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(questions, "nearest_points", changed_meanwhile)
+        patch.setattr(questions_module, "nearest_points", changed_meanwhile)
 
         assert con.execute("SELECT id, n FROM vec.search('c', [1, 0])").fetchall() == [(1, 1)]
+
+
+@pytest.fixture
+def small(tmp_path):
+    """A collection of 3,000 points on a circle, and a connection."""
+    c = vd.create(tmp_path / "c", vectors=vd.VectorParams(size=2))
+    angles = np.linspace(0, np.pi, 3_000)
+    vectors = np.stack([np.cos(angles), np.sin(angles)], 1).tolist()
+    c.upsert(pa.table({"id": pa.array(range(3_000), pa.uint64()), "vector": vectors, "n": range(3_000)}))
+    con = duckdb.connect()
+    vecdataset.duckdb.attach(con, c)
+    return c, con
+
+
+def test_a_lateral_join_sees_one_version_from_beginning_to_end(small, monkeypatch):
+    c, con = small
+    version = c.version
+    seen = []
+    nearest = questions_module.nearest_points
+
+    def changed_meanwhile(reader, *args):
+        seen.append(reader.table.version)
+        vd.open(c.url).delete(list(range(3_000)))
+        return nearest(reader, *args)
+
+    monkeypatch.setattr(questions_module, "nearest_points", changed_meanwhile)
+    con.execute("SET threads = 1")
+
+    found = con.execute(
+        "SELECT count(*), count(r.n), sum(r.n) FROM vec.c q, vec.search('c', q.vector, k := 1) r"
+    ).fetchone()
+
+    assert set(seen) == {version}
+    assert len(seen) == 2
+    assert found == (3_000, 3_000, sum(range(3_000)))
+    assert con.execute("SELECT count(*) FROM vec.search('c', [1, 0])").fetchone() == (0,)
+
+
+def test_a_prepared_statement_sees_what_its_own_transaction_wrote(small):
+    _, con = small
+    con.execute("PREPARE ask AS SELECT count(*) FROM vec.search('c', [1, 0], filter := 'n = -1')")
+    con.execute("BEGIN")
+
+    before = con.execute("EXECUTE ask").fetchone()
+    con.execute("FROM vec.upsert('c', 'SELECT 9000 AS id, [1.0, 0.0] AS vector, -1 AS n')").fetchall()
+    after = con.execute("EXECUTE ask").fetchone()
+    con.execute("SELECT vec.delete('c', ids := [9000])").fetchall()
+
+    assert (before, after) == ((0,), (1,))
+    assert con.execute("EXECUTE ask").fetchone() == (0,)
 
 
 # ------------------------------------------------------------------------ other questions
@@ -360,6 +413,18 @@ OTHERS = [
 @pytest.mark.parametrize(("statement", "same"), OTHERS)
 def test_other_questions_are_those_of_python(con, packages, statement, same):
     assert ordered(con, f"FROM {statement}") == hits(same(packages))
+
+
+def test_hits_come_in_groups(con, packages, questions):
+    query = questions[0].tolist()
+
+    found = con.execute(
+        "SELECT \"group\", id, score, name FROM vec.group('packages', $1, 'section', k := 3, group_size := 2, "
+        "filter := 'depends > 1') ORDER BY _rank", [query],
+    ).fetchall()  # fmt: skip
+
+    same = packages.group(query, by="section", limit=3, group_size=2, filter="depends > 1")
+    assert found == [(r["group"], r["id"], r["score"], r["name"]) for r in same.to_arrow().to_pylist()]
 
 
 def test_recommend_takes_vectors_too(con, packages, questions):

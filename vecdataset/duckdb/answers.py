@@ -1,4 +1,4 @@
-"""What the SQL functions answer: hits as references first, ids and payload when a statement uses them.
+"""What the SQL functions answer: hits with their ids first, payload when a statement uses it.
 
 Every function takes a whole chunk, up to 2,048 rows, and asks a collection once for all the rows that share
 their options.
@@ -15,6 +15,7 @@ import pyarrow as pa
 from vecdataset.collection import Collection
 from vecdataset.duckdb.arguments import filter_of, frozen, groups, limit_of, values, vector_rows
 from vecdataset.duckdb.findings import Chunk, Findings, payload_columns, statement_of
+from vecdataset.duckdb.hits import version_and_batch
 from vecdataset.duckdb.questions import ask, grouped, nearest, search_params, vector_of
 from vecdataset.errors import InvalidInputError
 from vecdataset.reader import Reader
@@ -148,53 +149,43 @@ class Answers:
 
     # -- what hits refer to
 
-    def ids(self, name: str, kind: pa.DataType, ref: pa.ChunkedArray) -> pa.Array:
-        """Return the ids of hits."""
-        return self._taken(name, pa.schema([("id", kind)]), ref).field("id")
-
-    def payload(self, name: str, schema: pa.Schema, ref: pa.ChunkedArray) -> pa.StructArray:
-        """Return columns of hits: NULL where the version that was searched has no such column."""
-        return self._taken(name, schema, ref, payload=True)
-
-    def _taken(
-        self, name: str, schema: pa.Schema, ref: pa.ChunkedArray, *, payload: bool = False
+    def payload(
+        self, name: str, schema: pa.Schema, at: pa.ChunkedArray, row: pa.ChunkedArray
     ) -> pa.StructArray:
-        array = ref.combine_chunks()
-        if isinstance(array, pa.ChunkedArray):
-            array = pa.concat_arrays(array.chunks) if array.num_chunks else pa.nulls(0, array.type)
-        if not len(array):
+        """Return columns of hits: NULL where the version that was searched has no such column."""
+        if not len(at):
             return pa.nulls(0, pa.struct(list(schema)))
-        valid = array.is_valid().to_numpy(zero_copy_only=False)
-        version, number, rows = (array.field(n).fill_null(0).to_numpy() for n in ("version", "batch", "row"))
-        if valid.all() and (version == version[0]).all() and (number == number[0]).all():
-            joined = self._of_one(name, int(version[0]), int(number[0]), rows, schema, payload=payload)
+        answers, rows = (column.to_numpy() for column in (at, row))
+        there = None
+        if at.null_count:
+            there = np.flatnonzero(at.is_valid().to_numpy())
+            answers, rows = (c.drop_null().to_numpy().astype(np.uint64) for c in (at, row))
+        if there is None and (answers == answers[0]).all():
+            joined = self._of_one(name, int(answers[0]), rows, schema)
         else:
             parts, order = [], []
-            for pair in np.unique(np.stack([version[valid], number[valid]]), axis=1).T:
-                members = np.flatnonzero(valid & (version == pair[0]) & (number == pair[1]))
-                one = self._of_one(name, int(pair[0]), int(pair[1]), rows[members], schema, payload=payload)
-                parts.append(one)
-                order.append(members)
+            for one in np.unique(answers):
+                members = np.flatnonzero(answers == one)
+                parts.append(self._of_one(name, int(one), rows[members], schema))
+                order.append(members if there is None else there[members])
             if not parts:
-                return pa.nulls(len(array), pa.struct(list(schema)))
-            back = np.full(len(array), -1, np.int64)
-            back[np.concatenate(order)] = np.arange(int(valid.sum()))
-            joined = pa.concat_tables(parts).combine_chunks().take(pa.array(back, mask=~valid))
+                return pa.nulls(len(at), pa.struct(list(schema)))
+            back = np.full(len(at), -1, np.int64)
+            back[np.concatenate(order)] = np.arange(len(answers))
+            joined = pa.concat_tables(parts).combine_chunks().take(pa.array(back, mask=back < 0))
         columns = [_one(column) for column in joined.columns]
         return pa.StructArray.from_arrays(columns, fields=list(schema))
 
-    def _of_one(
-        self, name: str, version: int, number: int, rows: np.ndarray, schema: pa.Schema, *, payload: bool
-    ) -> pa.Table:
+    def _of_one(self, name: str, at: int, rows: np.ndarray, schema: pa.Schema) -> pa.Table:
         """Return columns of the hits of one call, or of calls of which nothing is kept."""
+        version, number = version_and_batch(at)
         found = self.findings.found(number)
-        reader = self.findings.reader_at(name, version) if found is None else found.reader
-        there = [c for c in schema.names if c in reader.table.schema.names]
-        if found is None:
+        if found is None or found.reader.table.version != version:
+            reader = self.findings.reader_at(name, version)
+            there = [c for c in schema.names if c in reader.table.schema.names]
             return conform(reader.take(rows, there), schema, where=reader.where)
-        if payload:
-            self.findings.payload_used(found.text)
-        return conform(found.take(rows, there), schema, where=reader.where)
+        self.findings.payload_used(found.text)
+        return conform(found.take(rows, schema.names), schema, where=found.reader.where)
 
 
 def _groups(rows: list[int], *options: pa.ChunkedArray) -> list[tuple[list[int], tuple[Any, ...]]]:
@@ -225,6 +216,8 @@ def conform(table: pa.Table, schema: pa.Schema, *, where: str) -> pa.Table:
     Raises:
         InvalidInputError: A column has another type by now, and does not fit the one declared.
     """
+    if table.schema.equals(schema):
+        return table
     columns = []
     for field in schema:
         if field.name not in table.column_names:

@@ -135,8 +135,7 @@ def vector_rows(column: pa.ChunkedArray) -> tuple[np.ndarray, np.ndarray] | None
     present = array.drop_null() if array.null_count else array
     if not len(present):
         return rows, np.zeros((0, 0), np.float32)
-    lengths = pc.unique(pc.list_value_length(present))
-    if len(lengths) != 1:
+    if len(present) > 1 and len(pc.unique(pc.list_value_length(present))) != 1:
         return None
     flat = present.flatten()
     if flat.null_count:

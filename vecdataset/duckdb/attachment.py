@@ -19,7 +19,7 @@ from vecdataset.collection import Collection
 from vecdataset.duckdb import facts, writes
 from vecdataset.duckdb.answers import Answers, payload_schema
 from vecdataset.duckdb.arguments import sql_errors
-from vecdataset.duckdb.hits import GROUPED_HITS, HITS, REF
+from vecdataset.duckdb.hits import GROUPED_HITS, HITS
 from vecdataset.duckdb.macros import DISTANCES, collection_macros, generic_macros, literal, quoted
 from vecdataset.duckdb.views import CollectionRows, scannable
 from vecdataset.errors import (
@@ -179,7 +179,9 @@ class Attachment:
         self._generation = itertools.count(1)
         self._answers = Answers(self.collection)
         self._facts = facts.Facts(self.collection, self.names)
-        self._writes = writes.Writes(self.collection, source.catalog, self.refresh)
+        self._writes = writes.Writes(
+            self.collection, source.catalog, self.refresh, self._answers.findings.unpin
+        )
 
     def collection(self, name: str | None) -> Collection:
         """Return a collection that is shown.
@@ -361,10 +363,10 @@ class Attachment:
         )
         if signature != shown.signature:
             number = next(self._generation)
-            ids = self._reference_function(f"ids_{number}", name, reader.schema.id_arrow_type)
-            rest = self._reference_function(f"payload_{number}", name, payload) if len(payload) else None
+            id = "number" if pa.types.is_integer(reader.schema.id_arrow_type) else "label"
+            rest = self._payload_function(f"payload_{number}", name, payload) if len(payload) else None
             self._run(f"CREATE SCHEMA IF NOT EXISTS {quoted(shown.schema)}")
-            for sql in collection_macros(name, shown.schema, f"{self.token}_", ids=ids, payload=rest):
+            for sql in collection_macros(name, shown.schema, f"{self.token}_", id=id, payload=rest):
                 self._run(sql)
             view = name if name.lower() in _TAKEN_SCHEMAS else shown.schema
             self._view(shown, view, partial(self._answers.findings.newest, name), reader)
@@ -393,15 +395,11 @@ class Attachment:
         shown.views.add(view)
         del rows
 
-    def _reference_function(self, name: str, collection: str, gives: pa.DataType | pa.Schema) -> str:
-        if isinstance(gives, pa.Schema):
-            kinds = dict(zip(gives.names, self._duckdb_types(gives), strict=True))
-            returns = duckdb.struct_type(kinds)
-            body = partial(self._answers.payload, collection, gives)
-        else:
-            (returns,) = self._duckdb_types(pa.schema([("id", gives)]))
-            body = partial(self._answers.ids, collection, gives)
-        return self.function(name, body, returns, volatile=False, parameters=[REF])
+    def _payload_function(self, name: str, collection: str, gives: pa.Schema) -> str:
+        kinds = dict(zip(gives.names, self._duckdb_types(gives), strict=True))
+        body = partial(self._answers.payload, collection, gives)
+        returns = duckdb.struct_type(kinds)
+        return self.function(name, body, returns, volatile=False, parameters=["UBIGINT", "UBIGINT"])
 
     def _duckdb_types(self, schema: pa.Schema) -> list[Any]:
         assert self._cursor is not None

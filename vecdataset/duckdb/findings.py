@@ -1,11 +1,11 @@
 """What searches leave behind for the functions that ask next: versions, and rows of the points found.
 
-DuckDB calls a function for the hits, then others for the ids and the payload of these hits, and drops those
-whose columns no statement uses. Three things make that as cheap as one call:
+DuckDB calls a function for the hits and their ids, then another for the payload of these hits, which it drops
+where no statement uses the payload. Three things make that as cheap as one call:
 
 - a statement sees one version of a collection from beginning to end, under the key `(at, statement)`:
   the start of its transaction and the number of its text;
-- ids and payload of the hits of one call are read together, with the first of them that is asked for;
+- the payload of the hits of one call is read at once, with the first of them that is asked for;
 - a text that has used payload before gets it with the search itself, which costs an index next to
   nothing. A text that has not reads none.
 """
@@ -22,7 +22,7 @@ import numpy as np
 import pyarrow as pa
 
 from vecdataset.collection import Collection
-from vecdataset.duckdb.hits import Hits, hits_array
+from vecdataset.duckdb.hits import MAX_BATCH, Hits, hits_array, place_of
 from vecdataset.reader import Reader
 from vecdataset.schema import EXTRA
 
@@ -77,7 +77,9 @@ class Found:
         self._lock = Lock()
 
     def take(self, rows: np.ndarray, names: Sequence[str]) -> pa.Table:
-        """Return columns of some of the rows."""
+        """Return those columns of some of the rows that the version has."""
+        own = self.reader.table.schema.names
+        names = [c for c in names if c in own]
         with self._lock:
             table = self._with(names)
         if table is None:
@@ -161,7 +163,7 @@ class Findings:
 
     def keep(self, found: Found) -> int:
         """Return the number under which `found` answers, for a while."""
-        number = next(self._numbers)
+        number = next(self._numbers) & MAX_BATCH
         with self._lock:
             _kept(self._found, number, found, _FOUND)
         return number
@@ -201,7 +203,6 @@ class Chunk:
         self._findings = findings
         self._statement = statement
         self._hits: list[Hits | None] = [None] * rows
-        self._versions, self._numbers = np.zeros((2, rows), np.uint64)
         self._labels: list[Sequence[str]] = [()] * rows
         self._members: dict[int, tuple[Reader, list[int]]] = {}
         self._table: pa.Table | None = None
@@ -233,25 +234,35 @@ class Chunk:
             self._hits[row] = answer
             if labels is not None:
                 self._labels[row] = labels[at]
-        self._versions[list(members)] = reader.table.version
         self._table = table
         self._members.setdefault(id(reader), (reader, []))[1].extend(members)
 
     def array(self, *, labelled: bool = False) -> pa.Array:
-        """Return all hits, and keep their rows for who asks next."""
+        """Return all hits with their ids, and keep the rows for who asks for payload next."""
         _, _, text = self._statement
+        at = np.zeros(len(self._hits), np.uint64)
+        parts, order = [], []
         for reader, members in self._members.values():
             members.sort()
             rows = np.concatenate([np.zeros(0, np.uint64), *(self._rows(row) for row in members)])
-            if not len(rows):
-                continue
             columns = payload_columns(reader) if self._uses_payload else []
             table = self._table if self._table is not None and len(self._table) == len(rows) else None
-            kept = Found(reader, rows, text=text, columns=columns, table=table)
-            self._numbers[members] = self._findings.keep(kept)
-        return hits_array(self._hits, self._versions, self._numbers, self._labels if labelled else None)
+            found = Found(reader, rows, text=text, columns=columns, table=table)
+            at[members] = place_of(reader.table.version, self._findings.keep(found))
+            parts.append(_whole(found.take(rows, ["id"])["id"]))
+            order.append(np.repeat(members, [len(self._rows(row)) for row in members]))
+        ids = parts[0] if len(parts) == 1 else pa.concat_arrays(parts) if parts else pa.nulls(0, pa.uint64())
+        if len(parts) > 1:
+            ids = ids.take(pa.array(np.argsort(np.concatenate(order), kind="stable")))
+        return hits_array(self._hits, at, ids, self._labels if labelled else None)
 
     def _rows(self, row: int) -> Any:
         hits = self._hits[row]
         assert hits is not None
         return hits[0].astype(np.uint64, copy=False)
+
+
+def _whole(column: pa.ChunkedArray) -> pa.Array:
+    if column.num_chunks == 1:
+        return column.chunk(0)
+    return pa.concat_arrays(column.chunks) if column.num_chunks else pa.nulls(0, column.type)

@@ -8,10 +8,13 @@ from typing import Any, Final
 import numpy as np
 import pyarrow as pa
 
-REF: Final = "STRUCT(version UBIGINT, batch UBIGINT, row UBIGINT)"
-"""`batch` is the number of what the search has left behind for those that ask next; 0 is nothing."""
-HITS: Final = f"STRUCT(_rank INTEGER, ref {REF}, score FLOAT, _distance FLOAT)[]"
-GROUPED_HITS: Final = f'STRUCT(_rank INTEGER, ref {REF}, score FLOAT, _distance FLOAT, "group" VARCHAR)[]'
+_ID: Final = "number UBIGINT, label VARCHAR"
+_FIELDS: Final = f"_rank INTEGER, place UBIGINT, row_id UBIGINT, {_ID}, score FLOAT, _distance FLOAT"
+HITS: Final = f"STRUCT({_FIELDS})[]"
+"""`place` and `row_id` refer to the point; its id is `number` or `label`, whichever the collection has."""
+GROUPED_HITS: Final = f'STRUCT({_FIELDS}, "group" VARCHAR)[]'
+_BATCH_BITS: Final = 24
+MAX_BATCH: Final = (1 << _BATCH_BITS) - 1
 
 Hits = tuple[np.ndarray, np.ndarray, np.ndarray]
 """Row ids, scores and distances of one query, best first."""
@@ -22,41 +25,48 @@ def unscored(rows: np.ndarray) -> Hits:
     return rows, np.zeros(len(rows)), np.zeros(len(rows))
 
 
+def place_of(version: int, batch: int) -> int:
+    """Return a version, and the number of what is kept of its answer, as one number."""
+    return (version << _BATCH_BITS) | batch
+
+
+def version_and_batch(place: int) -> tuple[int, int]:
+    """Return what `place_of` put together."""
+    return place >> _BATCH_BITS, place & MAX_BATCH
+
+
 def hits_array(
     hits: Sequence[Hits | None],
-    versions: np.ndarray,
-    batches: np.ndarray,
+    at: np.ndarray,
+    ids: pa.Array,
     labels: Sequence[Sequence[str]] | None = None,
 ) -> pa.Array:
     """Return the hits of each row of a chunk.
 
     Args:
         hits: None where there was no question.
-        versions: The version that was searched, a row of the chunk.
-        batches: The number of what is kept of it.
+        at: The place of the answer, by `place_of`, a row of the chunk.
+        ids: The id of each hit of all rows.
         labels: For each row the group of each hit; None for hits without groups.
     """
     counts = np.array([0 if h is None else len(h[0]) for h in hits], np.int64)
     present = [h for h in hits if h is not None]
 
-    def joined(at: int, kind: Any) -> np.ndarray:
-        return np.concatenate([np.zeros(0, kind), *(h[at].astype(kind, copy=False) for h in present)])
+    def joined(part: int, kind: Any) -> pa.Array:
+        arrays = [h[part].astype(kind, copy=False) for h in present]
+        return pa.array(arrays[0] if len(arrays) == 1 else np.concatenate([np.zeros(0, kind), *arrays]))
 
     starts = np.concatenate([[0], np.cumsum(counts)])
     rank = np.arange(starts[-1]) - np.repeat(starts[:-1], counts)
-    ref = pa.StructArray.from_arrays(
-        [
-            pa.array(np.repeat(versions, counts)),
-            pa.array(np.repeat(batches, counts)),
-            pa.array(joined(0, np.uint64)),
-        ],
-        ["version", "batch", "row"],
-    )
+    numeric = pa.types.is_integer(ids.type)
     columns = {
         "_rank": pa.array((rank + 1).astype(np.int32)),
-        "ref": ref,
-        "score": pa.array(joined(1, np.float32)),
-        "_distance": pa.array(joined(2, np.float32)),
+        "place": pa.array(np.repeat(at, counts)),
+        "row_id": joined(0, np.uint64),
+        "number": ids if numeric else pa.nulls(len(ids), pa.uint64()),
+        "label": pa.nulls(len(ids), pa.string()) if numeric else ids,
+        "score": joined(1, np.float32),
+        "_distance": joined(2, np.float32),
     }
     if labels is not None:
         columns["group"] = pa.array([label for row in labels for label in row], pa.string())

@@ -22,11 +22,11 @@ class Verb:
     """Its parameters after the collection, with defaults."""
     call: str
     """The function that finds the hits, without its closing parenthesis, with `{collection}` for the name."""
-    columns: str = "h._rank, {ids}(h.ref) AS id, h.score, h._distance"
+    columns: str = "h._rank, h.{id} AS id, h.score, h._distance"
     """What it shows before the payload."""
 
 
-_UNSCORED: Final = "{ids}(h.ref) AS id"
+_UNSCORED: Final = "h.{id} AS id"
 
 VERBS: Final = (
     Verb(
@@ -75,7 +75,7 @@ VERBS: Final = (
         name="group",
         parameters=f'query, "by", k := 10, group_size := 3, {_OPTIONS}',
         call=f'group({{collection}}, query, "by", k, group_size, {_PASSED}',
-        columns='h._rank, h."group", {ids}(h.ref) AS id, h.score, h._distance',
+        columns='h._rank, h."group", h.{id} AS id, h.score, h._distance',
     ),
     Verb(
         name="get",
@@ -121,28 +121,28 @@ def literal(text: str) -> str:
     return "'" + text.replace("'", "''") + "'"
 
 
-def collection_macros(name: str, schema: str, prefix: str, *, ids: str, payload: str | None) -> Iterator[str]:
+def collection_macros(name: str, schema: str, prefix: str, *, id: str, payload: str | None) -> Iterator[str]:
     """Yield the macros of one collection.
 
     Args:
         name: The collection.
         schema: The schema they go to.
         prefix: What the names of this attachment's functions begin with.
-        ids: The function that turns references into ids.
-        payload: The function that turns them into payload; None where there is none.
+        id: Which field of the hits is the id.
+        payload: The function that turns hits into payload; None where there is none.
     """
-    rest = "" if payload is None else f", unnest({payload}(h.ref))"
+    rest = "" if payload is None else f", unnest({payload}(h.place, h.row_id))"
     at = quoted(schema)
     for verb in VERBS:
         call = f"{prefix}{verb.call.replace('{collection}', literal(name))}, {STATEMENT})"
         yield (
             f"CREATE OR REPLACE MACRO {at}.{quoted(verb.name)}({verb.parameters}) AS TABLE "
-            f"SELECT {verb.columns.replace('{ids}', ids)}{rest} FROM (SELECT unnest({call}) AS h)"
+            f"SELECT {verb.columns.replace('{id}', id)}{rest} FROM (SELECT unnest({call}) AS h)"
         )
     for shape in dict.fromkeys(verb.columns for verb in VERBS):
         yield (
             f"CREATE OR REPLACE MACRO {at}.{quoted(_shown_by(shape))}(hits) AS TABLE "
-            f"SELECT {shape.replace('{ids}', ids)}{rest} FROM (SELECT unnest(hits) AS h)"
+            f"SELECT {shape.replace('{id}', id)}{rest} FROM (SELECT unnest(hits) AS h)"
         )
 
 

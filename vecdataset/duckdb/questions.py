@@ -27,11 +27,14 @@ from vecdataset.steps import Discover, Nearest, Ranker, Recommend, Step, check_s
 # ---------------------------------------------------------------------------- nearest
 
 
+_EASY: Final = SearchParams()
+
+
 def search_params(given: Any, *, exact: Any) -> SearchParams:
     """Return how hard to look, from `params :=` and `exact :=`."""
-    params = SearchParams.parse(params_of(given))
     if not isinstance(exact, bool | None):
         raise InvalidInputError(f"exact is {exact!r}; it must be true or false")
+    params = _EASY if given is None else SearchParams.parse(params_of(given))
     return replace(params, exact=True) if exact else params
 
 

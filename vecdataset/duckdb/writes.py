@@ -118,11 +118,16 @@ class Writes:
         collection: Callable[[str], Collection],
         catalog: Catalog | None,
         refresh: Callable[[], None],
+        unpin: Callable[[int], None],
     ) -> None:
-        """Take what finds a collection, where new ones are made, and what shows changes afterwards."""
+        """Take what finds a collection, where new ones are made, and what shows changes afterwards.
+
+        `unpin` lets later statements of a transaction, known by its beginning, see what this one wrote.
+        """
         self._collection = collection
         self._catalog = catalog
         self._refresh = refresh
+        self._unpin = unpin
         self.staging = Staging()
 
     def stage(self, rows: pa.ChunkedArray) -> pa.Array:
@@ -144,6 +149,7 @@ class Writes:
         receipts: pa.ChunkedArray,
         id: pa.ChunkedArray,
         vectors: pa.ChunkedArray,
+        at: pa.ChunkedArray,
     ) -> pa.Array:
         """Commit staged rows as one version."""
         out = []
@@ -164,15 +170,27 @@ class Writes:
             finally:
                 self.staging.release(chunks)
             out.append([_counts(done.version, done.inserted, done.updated, done.deleted)])
-        self._refresh()
+        self._written(at)
         return pa.array(out, _WRITTEN_ARROW)
 
-    def delete(self, collection: pa.ChunkedArray, filter: pa.ChunkedArray, ids: pa.ChunkedArray) -> pa.Array:
+    def _written(self, at: pa.ChunkedArray) -> None:
+        for beginning in set(values(at)):
+            self._unpin(beginning)
+        self._refresh()
+
+    def delete(
+        self,
+        collection: pa.ChunkedArray,
+        filter: pa.ChunkedArray,
+        ids: pa.ChunkedArray,
+        at: pa.ChunkedArray,
+    ) -> pa.Array:
         """Delete points, and return how many."""
         out = []
         for name, condition, points in zip(*map(values, (collection, filter, ids)), strict=True):
             done = self._collection(name).delete(points, filter=filter_of(condition))
             out.append(done.deleted)
+        self._written(at)
         return pa.array(out, pa.int64())
 
     def create(
@@ -276,7 +294,8 @@ MACROS: Final = (
     *(
         f"CREATE MACRO {verb}(collection, source, id := 'id', vectors := NULL) AS TABLE "
         "SELECT unnest(written, max_depth := 2) FROM (SELECT "
-        f"{{prefix}}write('{verb}', collection, list(DISTINCT receipt), id, vectors) AS written "
+        f"{{prefix}}write('{verb}', collection, list(DISTINCT receipt), id, vectors, epoch_us(now())) "
+        "AS written "
         "FROM (SELECT {prefix}stage(t) AS receipt FROM query("
         "CASE WHEN regexp_matches(source, '^\\s*(select|from|with|values|table)\\s', 'i') "
         "THEN 'FROM (' || source || ')' ELSE 'FROM ' || source END) t))"
@@ -284,7 +303,7 @@ MACROS: Final = (
     ),
     (
         'CREATE MACRO "delete"(collection, filter := NULL, ids := NULL) AS '
-        "{prefix}delete(collection, filter, ids)"
+        "{prefix}delete(collection, filter, ids, epoch_us(now()))"
     ),
     (
         "CREATE MACRO \"create\"(name, size := NULL, distance := 'Cosine', datatype := 'float32', "
