@@ -460,8 +460,12 @@ def test_get_and_scroll_return_points(con, packages):
     ids = packages.scroll(limit=4)["id"].to_pylist()
 
     got = con.execute("SELECT id, name FROM vec.get('packages', $1) ORDER BY id", [[*ids, 10**9]]).fetchall()
-    page = con.execute("SELECT id FROM vec.scroll('packages', k := 2, start := $1)", [ids[1]]).fetchall()
-    sized = con.execute("SELECT name FROM vec.scroll('packages', k := 3, order_by := 'name')").fetchall()
+    page = con.execute(
+        "SELECT id FROM vec.scroll('packages', k := 2, start := $1) ORDER BY id", [ids[1]]
+    ).fetchall()
+    sized = con.execute(
+        "SELECT name FROM vec.scroll('packages', k := 3, order_by := 'name') ORDER BY name"
+    ).fetchall()
 
     assert got == [(r["id"], r["name"]) for r in packages.get(ids).to_pylist()]
     assert page == [(ids[1],), (ids[2],)]

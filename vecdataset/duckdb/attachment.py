@@ -21,7 +21,7 @@ from vecdataset.duckdb.answers import Answers, payload_schema
 from vecdataset.duckdb.arguments import sql_errors
 from vecdataset.duckdb.hits import GROUPED_HITS, HITS
 from vecdataset.duckdb.macros import DISTANCES, collection_macros, generic_macros, literal, quoted
-from vecdataset.duckdb.views import CollectionRows, scannable
+from vecdataset.duckdb.views import CollectionRows, scannable, select_list
 from vecdataset.errors import (
     AlreadyExistsError,
     CollectionNotFoundError,
@@ -390,8 +390,9 @@ class Attachment:
     def _view(self, shown: Shown, view: str, read: Callable[[], Reader], reader: Reader) -> None:
         """Make a view over Arrow: it holds the object, so that it is there for every cursor."""
         assert self._cursor is not None
-        rows = scannable(CollectionRows(read, reader))
-        self._cursor.sql("FROM rows").create_view(view, replace=True)
+        found = CollectionRows(read, reader)
+        rows = scannable(found)
+        self._cursor.sql(f"SELECT {select_list(found.schema)} FROM rows").create_view(view, replace=True)
         shown.views.add(view)
         del rows
 

@@ -94,8 +94,10 @@ VERBS: Final = (
 
 DISTANCES: Final = (
     (
-        "CREATE OR REPLACE MACRO cosine_distance(a, b) AS (SELECT CASE WHEN isnan(d) THEN 1.0::DOUBLE "
-        "ELSE d END FROM (SELECT list_cosine_distance(a::DOUBLE[], b::DOUBLE[]) AS d))"
+        # Of a zero vector DuckDB 2.0 says NaN, and 1.5 what it says of opposite ones: 2.
+        "CREATE OR REPLACE MACRO cosine_distance(a, b) AS (SELECT CASE WHEN isnan(d) OR (d = 2 AND "
+        "list_inner_product(a::DOUBLE[], a::DOUBLE[]) * list_inner_product(b::DOUBLE[], b::DOUBLE[]) = 0) "
+        "THEN 1.0::DOUBLE ELSE d END FROM (SELECT list_cosine_distance(a::DOUBLE[], b::DOUBLE[]) AS d))"
     ),
     "CREATE OR REPLACE MACRO l2_distance(a, b) AS list_distance(a::DOUBLE[], b::DOUBLE[])",
     "CREATE OR REPLACE MACRO inner_product(a, b) AS list_inner_product(a::DOUBLE[], b::DOUBLE[])",

@@ -166,6 +166,19 @@ def scannable(rows: CollectionRows) -> Any:
     return RowsDataset(rows) if _sources is None else ScanSource(rows)
 
 
+def select_list(schema: pa.Schema) -> str:
+    """Return what a view selects from what it scans.
+
+    DuckDB 1.5 leaves comparisons to pyarrow, for which NaN is no number and for DuckDB the greatest:
+    `price >= 3` loses rows over any pyarrow dataset, and `id = 18446744073709551615` is an
+    OverflowError. Under a CASE it compares what it has read, and still reads no other columns.
+    """
+    if _sources is not None:
+        return "*"
+    names = ['"' + name.replace('"', '""') + '"' for name in schema.names]
+    return ", ".join(f"CASE WHEN {name} IS NULL THEN NULL ELSE {name} END AS {name}" for name in names)
+
+
 # --------------------------------------------------------------------- down to Lance
 
 
@@ -237,7 +250,8 @@ def _literal(node: Any, kind: pa.DataType, *, negated: bool, op: str) -> str | N
     if isinstance(value, bool):
         return "true" if value else "false"
     if isinstance(value, int) and pa.types.is_integer(kind):
-        return str(value)
+        # Lance reads the least int64 as the negative of a number that is none.
+        return str(value) if value != -(2**63) else None
     if isinstance(value, str) and (pa.types.is_string(kind) or pa.types.is_large_string(kind)):
         return "'" + value.replace("'", "''") + "'"
     if (
