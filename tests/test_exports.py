@@ -11,9 +11,9 @@ import pytest
 
 import vecdataset as vd
 
-FUNCTIONS = {"adopt", "create", "load", "normalize", "open", "search_all"}
+FUNCTIONS = {"adopt", "create", "load", "load_all", "normalize", "open", "search_all"}
 VALUES = {
-    "Collection", "Catalog", "CollectionInfo", "CollectionSchema", "Distance", "Filter", "Frame", "Id", "IndexInfo",
+    "Collection", "Catalog", "CollectionInfo", "CollectionSchema", "Distance", "Filter", "Frame", "Id", "IndexInfo", "LossWarning",
     "Plan", "Point", "Recall", "ScoredPoints", "SearchParams", "SparseVector", "SparseVectorParams", "StepPlan",
     "TextQuery", "VectorParams", "WriteResult",
 }  # fmt: skip

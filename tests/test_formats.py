@@ -491,7 +491,7 @@ def test_a_format_keeps_its_protocol(name):
     assert isinstance(found, Format)
     assert isinstance(found, WritableFormat) == ("write" in found.capabilities)
     assert found.name == name
-    assert found.capabilities <= {"read", "write", "stream"}
+    assert found.capabilities <= {"read", "write", "stream", "several"}
     assert all(s.startswith(".") for s in found.suffixes)
     assert not found.sniff(b"", "")
 

@@ -44,7 +44,7 @@ if TYPE_CHECKING:
         VersionNotFoundError,
     )
     from vecdataset.filters import Filter
-    from vecdataset.formats import load
+    from vecdataset.formats import LossWarning, load, load_all
     from vecdataset.frames import Frame, ScoredPoints
     from vecdataset.ids import Id
     from vecdataset.indexes import SearchParams
@@ -79,6 +79,7 @@ _HOMES = {
     "InvalidIdError": "errors",
     "InvalidInputError": "errors",
     "InvalidVectorError": "errors",
+    "LossWarning": "formats",
     "MissingDependencyError": "errors",
     "NotFoundError": "errors",
     "NotSupportedError": "errors",
@@ -109,6 +110,7 @@ _HOMES = {
     "adopt": "opening",
     "create": "opening",
     "load": "formats",
+    "load_all": "formats",
     "normalize": "vectors",
     "open": "opening",
     "search_all": "multi",
@@ -133,6 +135,7 @@ __all__ = [
     "InvalidIdError",
     "InvalidInputError",
     "InvalidVectorError",
+    "LossWarning",
     "MissingDependencyError",
     "NotFoundError",
     "NotSupportedError",
@@ -163,6 +166,7 @@ __all__ = [
     "adopt",
     "create",
     "load",
+    "load_all",
     "normalize",
     "open",
     "search_all",

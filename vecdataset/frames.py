@@ -111,6 +111,9 @@ class _Adapter:
             if isinstance(first, Mapping | Point):
                 yield from self._dicts(first, iterator)
                 return
+            if isinstance(first, RawBatch):  # from a format that has them in the shape to be checked
+                yield first
+                continue
             if _arrow_stream(first) is None and not isinstance(first, tuple):
                 raise InvalidInputError(
                     f"points come as {type(points).__name__} of {type(first).__name__}",

@@ -41,18 +41,22 @@ from vecdataset.schema import (
 )
 
 if TYPE_CHECKING:
+    from vecdataset.catalog import Catalog
     from vecdataset.collection import Collection
     from vecdataset.writer import WriteResult
 
 __all__ = [
     "CollectionFormat",
     "Format",
+    "LossWarning",
     "Reading",
+    "Readings",
     "Source",
     "WritableFormat",
     "export_points",
     "formats",
     "load",
+    "load_all",
     "read_vectors",
     "stored_points",
     "upsert_file",
@@ -66,7 +70,7 @@ class Reading:
     """An open file: its points, and what it says of them."""
 
     points: Iterable[Any]
-    """Arrow record batches, or dicts; read once, from the beginning to the end."""
+    """Arrow record batches, `RawBatch`es or dicts; read once, from the beginning to the end."""
     names: tuple[str, ...] = ()
     """Columns or keys, for messages."""
     vectors: Mapping[str, VectorParams] = field(default_factory=dict)
@@ -77,6 +81,46 @@ class Reading:
     """The declaration of the collection that was exported, where the file carries it."""
     layout: Layout | None = None
     """`flat` or `qdrant`."""
+    settings: Mapping[str, str] = field(default_factory=dict)
+    """Settings for a collection that is made for these points."""
+    losses: tuple[str, ...] = ()
+    """What the source holds and the collection will not, one line each: a `LossWarning` each."""
+    close: Callable[[], None] = lambda: None
+    """Lets go of what was opened; called when the points have been read, or will not be."""
+
+
+class LossWarning(UserWarning):
+    """Something that a source holds, and the collection made of it does not."""
+
+
+class Readings(Protocol):
+    """An open file of several collections, for formats that can `read_all`."""
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        """The collections; empty where the file holds one that it does not name."""
+        ...
+
+    @property
+    def aliases(self) -> Mapping[str, str]:
+        """Alias to collection."""
+        ...
+
+    def check(self) -> None:
+        """Raise what would keep a collection from being read, as far as it shows without reading it."""
+        ...
+
+    def one(self, name: str | None) -> Reading:
+        """Return one collection, None being the only one; closing it closes the file."""
+        ...
+
+    def reading(self, name: str) -> Reading:
+        """Return one collection; others can be read after it."""
+        ...
+
+    def close(self) -> None:
+        """Let go of what was opened."""
+        ...
 
 
 @runtime_checkable
@@ -87,7 +131,7 @@ class Format(Protocol):
     suffixes: tuple[str, ...]
     """Endings of file names, with the dot; `.gz` may follow in a name and is dealt with before."""
     capabilities: frozenset[str]
-    """`read`, `write`, `stream` (to and from pipes)."""
+    """`read`, `write`, `stream` (to and from pipes), `several` (collections in a file: `read_all`)."""
 
     # Two attributes are optional, so that a format that needs neither need not name them:
     # `options: frozenset[str]`, further keywords of `read`, which `load` hands on; and
@@ -210,6 +254,12 @@ def _read(
 ) -> Reading:
     """Return what is in an open file, by the format it is of."""
     chosen = _format_of(source, format)
+    known = _known_options(chosen, source, options)
+    return chosen.read(source, batch_rows=batch_rows, layout=layout, **known)
+
+
+def _known_options(chosen: Format, source: Source, options: Mapping[str, Any]) -> Mapping[str, Any]:
+    """Return the options of a call, if the format knows all of them."""
     known: frozenset[str] = getattr(chosen, "options", frozenset())
     for name in options:
         if name not in known:
@@ -217,7 +267,7 @@ def _read(
                 f"format {chosen.name!r} of {source.name} has no option {name!r}",
                 hint=did_you_mean(name, sorted(known), what="options") if known else "it takes none",
             )
-    return chosen.read(source, batch_rows=batch_rows, layout=layout, **options)
+    return options
 
 
 def _markers() -> dict[str, str]:
@@ -308,19 +358,154 @@ def load(
     location = storage.resolve(url, filesystem=filesystem, storage_options=storage_options)
     with open_source(source, options=source_options, markers=_markers()) as file:
         reading = _read(file, format, batch_rows, layout, options)
-        collection, made = _existing(location), False
-        if collection is None:
-            schema = _declaration(reading, declared, mapping, file.name, sparse, id_type, distance)
-            collection, made = _create(location, schema)
-        try:
-            _upsert(collection, reading, mapping, file.name, id=id, progress=progress)
-        except BaseException:
-            if made and collection.version == 1:
-                from vecdataset import engine
 
-                engine.drop_table(location)
-            raise
+        def declare_new() -> CollectionSchema:
+            return _declaration(reading, declared, mapping, file.name, sparse, id_type, distance)
+
+        return _fill(location, reading, file.name, declare_new, mapping=mapping, id=id, progress=progress)
+
+
+def load_all(
+    source: Any,
+    root: Any,
+    *,
+    format: str | None = None,
+    progress: Callable[[int], None] | None = None,
+    filesystem: Any = None,
+    storage_options: Mapping[str, Any] | None = None,
+    source_options: Mapping[str, Any] | None = None,
+    **options: Any,
+) -> Catalog:
+    """Load every collection of a file of several, such as Qdrant's full-storage snapshot, and its aliases.
+
+    All are checked, and their names looked up, before the first is written. Each is one commit;
+    the points go into a collection that is there, as with `load`.
+
+    Args:
+        source: As for `load`.
+        root: Where the collections go, each under its name.
+        format: As for `load`.
+        progress: Called with the number of points read so far, of all collections.
+        filesystem: An fsspec filesystem for `root`.
+        storage_options: fsspec's options for `root`.
+        source_options: fsspec's options for `source`.
+        options: What the file's format takes besides.
+
+    Raises:
+        InvalidInputError: The file holds one collection without a name, or is damaged.
+        AlreadyExistsError: An alias of it is the name of a collection here, or the other way round.
+    """
+    from vecdataset.catalog import Catalog
+
+    catalog = Catalog(root, filesystem=filesystem, storage_options=storage_options)
+    with open_source(source, options=source_options, markers=_markers()) as file:
+        chosen = _format_of(file, format)
+        if "several" not in chosen.capabilities:
+            raise InvalidInputError(
+                f"{file.name} is of format {chosen.name!r}, which holds one collection", hint="use load()"
+            )
+        found: Readings = chosen.read_all(file, **_known_options(chosen, file, options))  # type: ignore[attr-defined]  # by its capability
+        try:
+            _check_names(found, catalog, file.name)
+            done = 0
+            for name in found.names:
+                reading = found.reading(name)
+
+                def told(count: int, before: int = done) -> None:
+                    if progress is not None:
+                        progress(before + count)
+
+                schema = _declaration(reading, None, None, file.name, None, None, None)
+                where = f"{file.name}, collection {name!r}"
+                made = _fill(catalog.location(name), reading, where, lambda s=schema: s, progress=told)  # type: ignore[misc]  # a default of its type
+                done += len(made)
+            for alias, target in found.aliases.items():
+                catalog.alias(alias, target)
+        finally:
+            found.close()
+    return catalog
+
+
+def _check_names(found: Readings, catalog: Catalog, where: str) -> None:
+    """Refuse names that this root cannot have, before anything is written."""
+    if not found.names:
+        raise InvalidInputError(f"{where} holds one collection, without a name", hint="use load()")
+    found.check()
+    aliases, have = catalog.aliases(), set(catalog.list())
+    for name in found.names:
+        catalog.location(name)
+        if name in aliases:
+            raise CollectionExistsError(f"{name!r} of {where} is an alias in {catalog.url}")
+    for alias in found.aliases:
+        catalog.location(alias)
+        if alias in have or alias in found.names:
+            raise CollectionExistsError(f"the alias {alias!r} of {where} is a collection in {catalog.url}")
+
+
+def _fill(
+    location: Any,
+    reading: Reading,
+    where: str,
+    declare_new: Callable[[], CollectionSchema],
+    *,
+    mapping: Mapping[str, str] | str | None = None,
+    id: str = "id",
+    progress: Callable[[int], None] | None = None,
+) -> Collection:
+    """Upsert what was read into the collection at a place, which is made if it is not there."""
+    made = False
+    try:
+        collection = _existing(location)
+        if collection is None:
+            collection, made = _create(location, declare_new())
+        else:
+            _refuse_other_vectors(collection, reading, where)
+        for line in reading.losses:
+            warnings.warn(line, LossWarning, stacklevel=3)
+        _upsert(collection, reading, mapping, where, id=id, progress=progress)
+        if made and reading.settings:
+            _keep(collection, reading.settings)
+    except BaseException:
+        if made and collection is not None and (collection.version == 1 or not len(collection)):
+            from vecdataset import engine
+
+            engine.drop_table(location)
+        raise
+    finally:
+        reading.close()
     return collection
+
+
+def _keep(collection: Collection, settings: Mapping[str, str]) -> None:
+    """Keep what a source says beside its points; a commit of its own, after that of the points."""
+    table = collection._writable().table  # noqa: SLF001  no user sets these
+    collection._advance(table.set_config(dict(settings)))  # noqa: SLF001
+
+
+def _refuse_other_vectors(collection: Collection, reading: Reading, where: str) -> None:
+    """Refuse points whose vectors are not those of the collection, with all that differs."""
+    if reading.declared is None or reading.layout != "qdrant":
+        return
+    have, want = collection.schema, reading.declared
+    lines = []
+    for name, params in want.vectors.items():
+        shown, own = repr(name or "vector"), have.vectors.get(name)
+        if own is None:
+            lines.append(f"vector {shown} is not declared here")
+            continue
+        for what, theirs, ours in (
+            ("size", params.size, own.size),
+            ("distance", params.metric.value, own.metric.value),
+            ("multivector", params.multivector, own.multivector),
+        ):
+            if theirs != ours:
+                lines.append(f"vector {shown} has {what} {theirs} there and {ours} here")
+    lines += [f"sparse vector {n!r} is not declared here" for n in want.sparse if n not in have.sparse]
+    if lines:
+        raise InvalidInputError(
+            f"{where} does not fit collection {collection.name!r}: {'; '.join(lines)}",
+            hint="nothing was written; load it into another collection",
+        )
 
 
 def upsert_file(
@@ -339,7 +524,13 @@ def upsert_file(
     """Upsert a file of points into a collection, as one commit; the arguments are those of `load`."""
     with open_source(source, options=source_options, markers=_markers()) as file:
         reading = _read(file, format, batch_rows, layout, options)
-        return _upsert(collection, reading, vectors_from, file.name, id=id, progress=progress)
+        try:
+            _refuse_other_vectors(collection, reading, file.name)
+            for line in reading.losses:
+                warnings.warn(line, LossWarning, stacklevel=2)
+            return _upsert(collection, reading, vectors_from, file.name, id=id, progress=progress)
+        finally:
+            reading.close()
 
 
 def _upsert(
@@ -374,6 +565,9 @@ def read_vectors(
     """
     with open_source(source, options=source_options) as file:
         reading = _read(file, None, BATCH_ROWS, "flat", {})
+        if reading.layout == "qdrant" and "several" in _format_of(file, None).capabilities:
+            reading.close()
+            raise NotSupportedError(f"{file.name} is an archive, not a file of queries", hint="import it")
         name = column or (next(iter(reading.vectors)) if len(reading.vectors) == 1 else None)
         if name is None:
             raise _unclear(reading, file.name)
@@ -531,7 +725,7 @@ def _counted(points: Iterable[Any], progress: Callable[[int], None] | None) -> I
     done = told = 0
     for item in points:
         yield item
-        done += item.num_rows if isinstance(item, pa.RecordBatch) else 1
+        done += item.num_rows if isinstance(item, pa.RecordBatch) else getattr(item, "length", 1)
         if progress is not None and done - told >= BATCH_ROWS // 8:
             progress(done)
             told = done

@@ -51,6 +51,11 @@ class Source:
         self._origin = origin
         self._options = options
 
+    @property
+    def has_folder(self) -> bool:
+        """Whether other files can stand beside this one: it is no pipe and no open file."""
+        return self._origin is not None
+
     @contextmanager
     def beside(self, path: str) -> Iterator[Source]:
         """Open another file of the same folder, such as the data that an index file names.
