@@ -30,7 +30,7 @@ from vecdataset.errors import (
     VecDatasetError,
     did_you_mean,
 )
-from vecdataset.reader import Reader
+from vecdataset.reader import DROPPED_TAG, Reader
 
 _MARK: Final = "_vecdataset"
 _TAKEN_SCHEMAS: Final = frozenset({"main", "information_schema", "pg_catalog", "temp", "system"})
@@ -160,7 +160,8 @@ class Shown:
     collection: Collection
     schema: str
     signature: tuple[Any, ...] | None = None
-    views: set[str] = field(default_factory=set)
+    views: dict[str, int | None] = field(default_factory=dict)
+    """Views by name, with the version where they show a fixed one."""
 
 
 class Attachment:
@@ -180,7 +181,7 @@ class Attachment:
         self._answers = Answers(self.collection)
         self._facts = facts.Facts(self.collection, self.names)
         self._writes = writes.Writes(
-            self.collection, source.catalog, self.refresh, self._answers.findings.unpin
+            self.collection, source.catalog, self.refresh, self.follow, self._answers.findings.unpin
         )
 
     def collection(self, name: str | None) -> Collection:
@@ -336,6 +337,18 @@ class Attachment:
                 ):
                     self._run(sql)
 
+    def follow(self, name: str) -> None:
+        """Show what a write of ours has changed in a collection: one look at it, and none at the others."""
+        with self._lock:
+            written = self._shown.get(name)
+            if written is None:
+                return
+            url = written.collection.url
+            for known, shown in self._shown.items():  # an alias is another handle of the same collection
+                if shown.collection.url == url:
+                    shown.collection.refresh()
+                    self._show(known, shown, latest_only=True)
+
     def _opened(self, name: str) -> Collection | VecDatasetError:
         known = self._shown.get(name)
         try:
@@ -353,7 +366,7 @@ class Attachment:
         for view in shown.views:
             self._run(f"DROP VIEW IF EXISTS main.{quoted(view)}")
 
-    def _show(self, name: str, shown: Shown) -> None:
+    def _show(self, name: str, shown: Shown, *, latest_only: bool = False) -> None:
         reader: Reader = shown.collection._read()  # noqa: SLF001
         payload = payload_schema(reader)
         signature = (
@@ -371,21 +384,37 @@ class Attachment:
             view = name if name.lower() in _TAKEN_SCHEMAS else shown.schema
             self._view(shown, view, partial(self._answers.findings.newest, name), reader)
             shown.signature = signature
-        self._version_views(name, shown, reader)
+        self._version_views(name, shown, reader, latest_only=latest_only)
 
-    def _version_views(self, name: str, shown: Shown, reader: Reader) -> None:
-        wanted: dict[str, int] = dict(reader.table.tags())
-        numbers = [v.number for v in reader.table.versions() if v.number <= reader.table.version]
-        wanted |= {str(number): number for number in numbers[-RECENT_VERSIONS:]}
-        for label, number in wanted.items():
-            view = f"{name}@{label}"
-            if view in shown.views:
+    def _version_views(self, name: str, shown: Shown, reader: Reader, *, latest_only: bool) -> None:
+        """Make views of the snapshots and of the last versions, and drop those of others.
+
+        To list the versions is to read a file of each, so a write adds its own and looks at no other.
+        """
+        newest = reader.table.version
+        wanted = {
+            f"{name}@{tag}": number
+            for tag, number in reader.table.tags().items()
+            if not tag.startswith(DROPPED_TAG)
+        }
+        if latest_only:
+            numbers = [n for view, n in shown.views.items() if n is not None and view == f"{name}@{n}"]
+            numbers = sorted({*numbers, newest})
+        else:
+            numbers = [v.number for v in reader.table.versions() if v.number <= newest]
+        wanted |= {f"{name}@{number}": number for number in numbers[-RECENT_VERSIONS:]}
+        for view in [v for v, number in shown.views.items() if number is not None and v not in wanted]:
+            self._run(f"DROP VIEW IF EXISTS main.{quoted(view)}")
+            del shown.views[view]
+        for view, number in wanted.items():
+            if shown.views.get(view) == number:
                 continue
             try:
                 pinned = Reader(reader.table.at(number), name=name)
             except VecDatasetError:
                 continue  # the version has gone, or had no columns of ours yet
             self._view(shown, view, lambda pinned=pinned: pinned, pinned)  # type: ignore[misc]
+            shown.views[view] = number
 
     def _view(self, shown: Shown, view: str, read: Callable[[], Reader], reader: Reader) -> None:
         """Make a view over Arrow: it holds the object, so that it is there for every cursor."""
@@ -393,7 +422,7 @@ class Attachment:
         found = CollectionRows(read, reader)
         rows = scannable(found)
         self._cursor.sql(f"SELECT {select_list(found.schema)} FROM rows").create_view(view, replace=True)
-        shown.views.add(view)
+        shown.views[view] = None
         del rows
 
     def _payload_function(self, name: str, collection: str, gives: pa.Schema) -> str:

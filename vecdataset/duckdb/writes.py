@@ -24,6 +24,7 @@ from vecdataset.errors import InvalidInputError, NotSupportedError
 from vecdataset.schema import SparseVectorParams, VectorParams
 
 SPOOL_AFTER_BYTES: Final = 64 << 20
+BATCH_BYTES: Final = 32 << 20
 ABANDONED_AFTER_S: Final = 3_600.0
 """Chunks of a statement that failed are let go after so long, or with `detach`."""
 
@@ -118,15 +119,22 @@ class Writes:
         collection: Callable[[str], Collection],
         catalog: Catalog | None,
         refresh: Callable[[], None],
+        follow: Callable[[str], None],
         unpin: Callable[[int], None],
     ) -> None:
-        """Take what finds a collection, where new ones are made, and what shows changes afterwards.
+        """Take what is outside of here.
 
-        `unpin` lets later statements of a transaction, known by its beginning, see what this one wrote.
+        Args:
+            collection: Finds a collection.
+            catalog: Where new ones are made.
+            refresh: Shows them.
+            follow: Shows what has changed in one.
+            unpin: Lets later statements of a transaction, known by its beginning, see what was written.
         """
         self._collection = collection
         self._catalog = catalog
         self._refresh = refresh
+        self._follow = follow
         self._unpin = unpin
         self.staging = Staging()
 
@@ -162,7 +170,7 @@ class Writes:
                 out.append([_counts(found.version, 0, 0, 0)])
                 continue
             try:
-                batches = self.staging.read(chunks)
+                batches = _joined(self.staging.read(chunks))
                 first = next(batches)
                 stream = pa.RecordBatchReader.from_batches(first.schema, itertools.chain([first], batches))
                 act = found.insert if how == "insert" else found.upsert
@@ -170,13 +178,14 @@ class Writes:
             finally:
                 self.staging.release(chunks)
             out.append([_counts(done.version, done.inserted, done.updated, done.deleted)])
-        self._written(at)
+        self._written(collection, at)
         return pa.array(out, _WRITTEN_ARROW)
 
-    def _written(self, at: pa.ChunkedArray) -> None:
+    def _written(self, collection: pa.ChunkedArray, at: pa.ChunkedArray) -> None:
         for beginning in set(values(at)):
             self._unpin(beginning)
-        self._refresh()
+        for name in set(values(collection)):
+            self._follow(name)
 
     def delete(
         self,
@@ -190,7 +199,7 @@ class Writes:
         for name, condition, points in zip(*map(values, (collection, filter, ids)), strict=True):
             done = self._collection(name).delete(points, filter=filter_of(condition))
             out.append(done.deleted)
-        self._written(at)
+        self._written(collection, at)
         return pa.array(out, pa.int64())
 
     def create(
@@ -241,6 +250,7 @@ class Writes:
         for name, which, vector, options in zip(*map(values, (collection, kind, using, params)), strict=True):
             built = self._collection(name).create_index(which, using=vector, **(params_of(options) or {}))
             out.append(built.name)
+            self._follow(name)
         return pa.array(out, pa.string())
 
     def create_payload_index(
@@ -263,12 +273,31 @@ class Writes:
             self._collection(which).snapshots.create(label, note=text).name
             for which, label, text in zip(*columns, strict=True)
         ]
-        self._refresh()
+        for which in set(values(collection)):
+            self._follow(which)
         return pa.array(out, pa.string())
 
     def optimize(self, collection: pa.ChunkedArray) -> pa.Array:
         """Bring indexes and files in order, and return the versions."""
-        return pa.array([self._collection(n).optimize().version for n in values(collection)], pa.int64())
+        out = []
+        for name in values(collection):
+            out.append(self._collection(name).optimize().version)
+            self._follow(name)
+        return pa.array(out, pa.int64())
+
+
+def _joined(chunks: Iterator[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
+    """Yield the same rows in larger batches: Lance merges twice as fast from one as from ten."""
+    held: list[pa.RecordBatch] = []
+    size = 0
+    for chunk in chunks:
+        held.append(chunk)
+        size += chunk.nbytes
+        if size >= BATCH_BYTES:
+            yield from pa.Table.from_batches(held).combine_chunks().to_batches()
+            held, size = [], 0
+    if held:
+        yield from pa.Table.from_batches(held).combine_chunks().to_batches()
 
 
 def _is_decimals(kind: pa.DataType) -> bool:
