@@ -13,8 +13,9 @@ import vecdataset as vd
 
 FUNCTIONS = {"adopt", "create", "load", "load_all", "normalize", "open", "search_all"}
 VALUES = {
-    "Collection", "Catalog", "CollectionInfo", "CollectionSchema", "Distance", "Filter", "Frame", "Id", "IndexInfo", "LossWarning",
-    "Plan", "Point", "Recall", "ScoredPoints", "SearchParams", "SparseVector", "SparseVectorParams", "StepPlan",
+    "Collection", "Catalog", "CollectionInfo", "CollectionSchema", "Distance", "Filter", "Frame", "HeldInfo", "Id",
+    "IndexInfo", "LossWarning", "Plan", "Point", "Recall", "ScoredPoints", "SearchParams", "SparseVector",
+    "SparseVectorParams", "StepPlan",
     "TextQuery", "VectorParams", "WriteResult",
 }  # fmt: skip
 ERRORS = {
@@ -30,7 +31,7 @@ COLLECTION = [
     "get", "search", "query", "query_batch", "query_qdrant", "recommend", "discover", "context", "facet",
     "group", "scroll", "iter_batches", "count",
     "text", "hybrid", "create_index", "create_payload_index", "drop_index", "indexes", "optimize", "recall",
-    "refresh", "at", "versions", "export", "to_arrow", "to_polars", "to_pandas", "to_lance", "scan",
+    "warm", "cool", "refresh", "at", "versions", "export", "to_arrow", "to_polars", "to_pandas", "to_lance", "scan",
 ]  # fmt: skip
 CATALOG = ["create", "open", "list", "drop", "undrop", "rename", "alias"]
 FRAME = ["to_arrow", "to_polars", "to_pandas", "to_pylist", "__arrow_c_stream__", "__len__", "_repr_html_"]

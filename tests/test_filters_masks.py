@@ -13,7 +13,7 @@ from vecdataset.filters.masks import MaskRows, TooSlow
 from vecdataset.schema import PayloadColumn
 
 quick = settings(max_examples=60, deadline=None, derandomize=True, suppress_health_check=list(HealthCheck))
-thorough = settings(max_examples=1500, deadline=None, suppress_health_check=list(HealthCheck))
+thorough = settings(max_examples=600, deadline=None, suppress_health_check=list(HealthCheck))
 
 
 class Masked(Stored):

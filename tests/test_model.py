@@ -41,6 +41,7 @@ CONFIGS = st.fixed_dictionaries(
         "store": st.sampled_from(["local", "memory"]),
         "id_type": st.sampled_from(["uint64", "uuid", "string", "mixed"]),
         "declared": st.booleans(),
+        "warm": st.booleans(),
         "begin": st.sampled_from(["empty", "loaded", "indexed", "indexed"]),
         "vectors": st.sampled_from(
             [
@@ -315,6 +316,8 @@ class Machine(RuleBasedStateMachine):
             indexing_threshold=THRESHOLD,
         )
         self.handles = [first, vd.open(self.url)]
+        if config["warm"]:
+            self.handles[1].warm()
         if config["begin"] != "empty":
             self.load(first, start=0, count=70, seed=7, verb="upsert")
         if config["begin"] == "indexed":
@@ -671,6 +674,23 @@ class Machine(RuleBasedStateMachine):
     @rule(which=handles)
     def reopen(self, which):
         self.handles[which] = vd.open(self.url)
+
+    @rule(which=handles, data=st.data())
+    def hold_in_memory(self, which, data):
+        handle = self.handles[which]
+        keys = sorted(handle.info().payload)
+        columns = data.draw(st.none() | st.lists(st.sampled_from(keys), unique=True)) if keys else None
+
+        held = handle.warm(columns=columns)
+
+        assert held.rows == len(self.points)
+        assert handle.info().held.version == handle.version
+
+    @rule(which=handles)
+    def let_go(self, which):
+        self.handles[which].cool()
+
+        assert self.handles[which].info().held is None
 
     @precondition(lambda self: self.history)
     @rule(which=handles, data=st.data(), seed=st.integers(0, 400))

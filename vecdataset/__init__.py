@@ -58,6 +58,7 @@ if TYPE_CHECKING:
     from vecdataset.sparse import SparseVector
     from vecdataset.text import TextQuery
     from vecdataset.vectors import normalize
+    from vecdataset.warm import HeldInfo
     from vecdataset.writer import WriteResult
 
 _HOMES = {
@@ -73,6 +74,7 @@ _HOMES = {
     "Distance": "schema",
     "Filter": "filters",
     "Frame": "frames",
+    "HeldInfo": "warm",
     "Id": "ids",
     "IndexInfo": "collection",
     "InvalidFilterError": "errors",
@@ -129,6 +131,7 @@ __all__ = [
     "Distance",
     "Filter",
     "Frame",
+    "HeldInfo",
     "Id",
     "IndexInfo",
     "InvalidFilterError",

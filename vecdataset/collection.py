@@ -20,7 +20,6 @@ from vecdataset.engine import KEEP_VERSIONS, Table
 from vecdataset.errors import (
     CollectionNotFoundError,
     InvalidInputError,
-    PointNotFoundError,
     ReadOnlyError,
     UnknownNameError,
     VersionNotFoundError,
@@ -43,6 +42,7 @@ from vecdataset.schema import (
 )
 from vecdataset.scroll import CURSOR, cursor, decode_cursor, id_page, is_cursor, ordered_page
 from vecdataset.snapshots import Snapshots
+from vecdataset.spaces import stored_vectors
 from vecdataset.sparse import SparseVector
 from vecdataset.steps import (
     Discover,
@@ -57,6 +57,7 @@ from vecdataset.steps import (
     qdrant_request,
 )
 from vecdataset.text import TextQuery
+from vecdataset.warm import HeldInfo, Warm
 from vecdataset.writer import Patch, WriteResult, delete_points, patch_points, update_vectors, write_points
 
 if TYPE_CHECKING:
@@ -111,6 +112,8 @@ class CollectionInfo:
     indexing_threshold: int
     fragments: int
     storage: str
+    held: HeldInfo | None = None
+    """What this handle holds in memory; see `Collection.warm`."""
 
     def to_dict(self) -> dict[str, Any]:
         """Return plain values."""
@@ -133,6 +136,10 @@ class CollectionInfo:
             f"  snapshots {', '.join(self.snapshots) or '-'}",
             f"  storage   {self.storage}",
         ]
+        if self.held is not None:
+            vectors = ", ".join(name or "vector" for name in self.held.vectors)
+            lines.append(f"  in memory {size(self.held.size_bytes)}: {vectors or 'no vectors'}, "
+                         f"{len(self.held.columns)} columns, version {self.held.version}")  # fmt: skip
         return "\n".join(lines)
 
     def _repr_html_(self) -> str:
@@ -183,6 +190,7 @@ class Collection:
         self._max_staleness_s = max_staleness_s
         self._checked_at = time.monotonic()
         self._lock = threading.Lock()
+        self._warm: Warm | None = None
 
     # -- what it is
 
@@ -234,6 +242,7 @@ class Collection:
 
     def close(self) -> None:
         """Let go of files and caches; the handle may be used again."""
+        self.cool()
 
     def info(self) -> CollectionInfo:
         """Return counts, sizes, indexes, versions and settings; some requests on a remote store."""
@@ -262,6 +271,7 @@ class Collection:
             indexing_threshold=reader.indexing_threshold,
             fragments=table.fragments,
             storage=table.location.explain(),
+            held=self._held_info(reader),
         )
 
     # -- freshness
@@ -284,6 +294,7 @@ class Collection:
         with self._lock:
             if table.version > self._reader.table.version:
                 self._reader = Reader(table, name=self._name)
+                self._reader.warm = self._warm
                 refuse_dropped(self._reader)
             return self._reader
 
@@ -292,6 +303,62 @@ class Collection:
         if not self._pinned:
             self._fresh()
         return self
+
+    # -- in memory
+
+    def warm(
+        self,
+        *,
+        columns: Sequence[str] | None = None,
+        vectors: Sequence[str] | None = None,
+        max_bytes: int | None = None,
+    ) -> HeldInfo:
+        """Hold vectors and payload in memory, for this handle; all its searches and filters use them.
+
+        Args:
+            columns: Payload keys to hold; None is all. Filters on others are left to Lance, and hits bring
+                others from disk.
+            vectors: Names of vectors; None is all that have one vector a point.
+            max_bytes: What it may take; None is half of the machine's memory.
+
+        Returns:
+            What is held, with its size.
+
+        Raises:
+            InvalidInputError: It takes more than `max_bytes`; the message says how much. Nothing is held.
+
+        Answers stay the same, and as fresh: the first call after a commit reads the rows that it added.
+        Vectors are float32 in memory. If later versions outgrow `max_bytes`, a warning says so, and
+        the handle goes on as it was before.
+        """
+        if max_bytes is not None and (
+            isinstance(max_bytes, bool) or not isinstance(max_bytes, int) or max_bytes < 0
+        ):
+            raise InvalidInputError(f"max_bytes is {max_bytes!r}; it must be an integer of at least 0")
+        for what, names in (("columns", columns), ("vectors", vectors)):
+            if isinstance(names, str):
+                raise InvalidInputError(f"{what} is the string {names!r}; it must be a list of names")
+        reader = self._read()
+        warm = Warm(columns=columns, vectors=vectors, max_bytes=max_bytes, where=reader.where)
+        warm.check(reader.schema, reader.extra_keys)
+        held = warm.at(reader.table, reader.schema, reader.extra_keys)
+        assert held is not None
+        with self._lock:
+            self._warm = warm
+            self._reader = self._reader.holding(warm)
+        return warm.info(held)
+
+    def cool(self) -> None:
+        """Let go of what `warm` holds."""
+        with self._lock:
+            if self._warm is not None:
+                self._warm.release()
+                self._warm = None
+                self._reader = self._reader.holding(None)
+
+    def _held_info(self, reader: Reader) -> HeldInfo | None:
+        held, warm = reader.held, self._warm
+        return None if held is None or warm is None else warm.info(held)
 
     def _writable(self) -> Reader:
         if self._pinned:
@@ -417,7 +484,7 @@ class Collection:
 
         def select(reader: Reader) -> Selection:
             if ids is None:
-                return reader.select(filter)
+                return reader.select(filter, in_memory=False)
             return _by_ids(reader, self._stored_ids(reader, ids))
 
         return self._done(patch_points(self._fresh, patch, select))
@@ -450,11 +517,7 @@ class Collection:
         assert stored is not None
         if reader.schema.id_type is None or not len(stored):
             return reader.frame(reader.take(NO_ROWS, ["id", *names]))
-        parts = [reader.table.read(["id", *names], filter=sql) for sql in reader.id_literals(stored)]
-        found = pa.concat_tables(parts)
-        place = {value: at for at, value in enumerate(found["id"].to_pylist())}
-        order = [place[v] for v in dict.fromkeys(stored.to_pylist()) if v in place]
-        return reader.frame(reader.shape(found.take(pa.array(order, pa.int64())), keys))
+        return reader.frame(reader.shape(reader.by_ids(stored, ["id", *names]), keys))
 
     def count(self, filter: Any = None) -> int:
         """Return how many points match; exact."""
@@ -668,21 +731,8 @@ class Collection:
     ) -> tuple[np.ndarray, list[int | str]]:
         stored = self._stored_ids(reader, ids)
         assert stored is not None
-        column = vector_column(name)
-        values = stored.to_pylist()
-        found: dict[int | str, Any] = {}
-        if reader.schema.id_type is not None:
-            for sql in reader.id_literals(stored):
-                rows = reader.table.read(["id", column], filter=sql)
-                found.update(zip(rows["id"].to_pylist(), rows[column].to_pylist(), strict=True))
-        for value in values:
-            if value not in found:
-                raise PointNotFoundError(f"{reader.where} has no point {value!r} to search with")
-            if found[value] is None:
-                raise InvalidInputError(
-                    f"point {value!r} of {reader.where} has no vector {name or 'vector'!r}"
-                )
-        return np.array([found[v] for v in values], np.float32), values
+        vectors, _ = stored_vectors(reader, name, stored)
+        return np.array(vectors, np.float32), stored.to_pylist()
 
     def recall(
         self, k: int = 10, sample: int = 200, *, using: str | None = None, filter: Any = None,

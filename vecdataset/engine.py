@@ -155,6 +155,11 @@ class Table:
         return self._config
 
     @property
+    def field_ids(self) -> dict[str, int]:
+        """Column to what Lance knows its data by: another column of the same name has another number."""
+        return {f.name(): f.id() for f in self._ds.lance_schema.fields()}
+
+    @property
     def indexes(self) -> list[LanceIndex]:
         """The indexes of this version."""
         if self._indexes is None:

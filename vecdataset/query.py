@@ -20,9 +20,10 @@ import pyarrow as pa
 
 from vecdataset.engine import LanceIndex
 from vecdataset.errors import InvalidInputError, InvalidVectorError
+from vecdataset.exact import Matrix, Nearest
 from vecdataset.frames import ScoredPoints
 from vecdataset.indexes import SearchParams, kinds
-from vecdataset.reader import Reader, Selection
+from vecdataset.reader import TAKE_AT_MOST, Reader, Selection
 from vecdataset.schema import Distance, VectorParams, vector_column
 
 MAX_LIMIT: Final = 100_000
@@ -30,8 +31,10 @@ EXACT_MATCHES: Final = 5_000
 """A filter that lets fewer rows through is answered by comparing with each of them."""
 LANCE_METRIC: Final = {Distance.COSINE: "cosine", Distance.DOT: "dot", Distance.EUCLID: "l2"}
 """Lance's names of the distances that it knows."""
-_SCAN_BYTES: Final = 8 << 20
-_TAKE_AT_MOST: Final = 0.1
+_SCAN_BYTES: Final = 1 << 20
+"""Vectors that are read at once: larger batches were read several times more slowly."""
+_MEMORY_FLOATS: Final = 8 << 20
+"""Floats in memory that are compared in about the time that an index takes to answer."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -66,7 +69,8 @@ class Plan:
     kind: str | None
     """Its kind."""
     filter: str
-    """How the filter ran: `none`, `sql`, or `sql+rows` where some rows were decided one by one."""
+    """How the filter ran: `none`, `sql`, `sql+rows` where some rows were decided outside of Lance, or
+    `mask` over columns in memory."""
     matched: int | None
     """Rows that the filter lets through; None where nobody had to count."""
     rows_scanned: int
@@ -79,6 +83,8 @@ class Plan:
     """How many questions were answered."""
     probe: Mapping[str, Any]
     """What the index was told."""
+    in_memory: bool
+    """Whether the vectors that were compared are held in memory; see `Collection.warm`."""
     elapsed_ms: float
     """Wall time of the whole search."""
 
@@ -87,7 +93,8 @@ class Plan:
         return asdict(self)
 
     def __str__(self) -> str:
-        how = f"index {self.index} ({self.kind})" if self.index else "exact scan"
+        exact = "exact, in memory" if self.in_memory else "exact scan"
+        how = f"index {self.index} ({self.kind})" if self.index else exact
         lines = [
             f"{how}: {self.reason}",
             f"  filter   {self.filter}"
@@ -228,6 +235,12 @@ def _plan(reader: Reader, query: Query, params: VectorParams, selection: Selecti
         matched = reader.count(selection)
         if matched < min(reader.full_scan_threshold, EXACT_MATCHES):
             index, reason = None, f"the filter lets {matched:,} rows through"
+    held = reader.held
+    in_memory = held is not None and query.using in held.vectors
+    if index is not None and in_memory:
+        compared = reader.rows if matched is None else matched
+        if compared * params.size <= _MEMORY_FLOATS:
+            index, reason = None, f"{compared:,} rows in memory are compared as fast as an index answers"
     return Plan(
         strategy="exact" if index is None else "index",
         reason=reason,
@@ -240,6 +253,7 @@ def _plan(reader: Reader, query: Query, params: VectorParams, selection: Selecti
         version=reader.table.version,
         queries=len(query.vectors),
         probe={},
+        in_memory=in_memory and index is None,
         elapsed_ms=0.0,
     )
 
@@ -367,199 +381,38 @@ def _exactly(
     return hits, replace(plan, strategy="exact", index=None, kind=None, rows_scanned=best.scanned)
 
 
-@dataclass(slots=True)
-class Best:
-    """The nearest rows of each query so far."""
-
-    hits: list[tuple[np.ndarray, np.ndarray]]
-    """Row ids and distances a query, nearest first."""
-    scanned: int = 0
-    """Vectors compared."""
-
-
-@np.errstate(over="ignore", invalid="ignore")  # distances beyond float32 are infinite
-def nearest_exact(reader: Reader, using: str, vectors: np.ndarray, selection: Selection, k: int) -> Best:
+def nearest_exact(reader: Reader, using: str, vectors: np.ndarray, selection: Selection, k: int) -> Nearest:
     """Return the `k` nearest selected rows of each query, by comparing with all of them.
 
-    Reads the column as a stream: memory is bounded by a few batches and `k` rows a query.
+    In memory where the vector is held. Else reads the column as a stream: memory is bounded by a few
+    batches and `k` rows a query.
     Distances of the hits are computed in float64 from the stored values.
     """
     params = reader.schema.vectors[using]
     column = vector_column(using)
-    n = len(vectors)
-    best = Best([(np.zeros(0, np.uint64), np.zeros(0, np.float64)) for _ in range(n)])
+    nearest = Nearest(params.metric, vectors, k)
     if k <= 0:
-        return best
+        return nearest
+    memory = reader.in_memory(using, selection)
+    if memory is not None:
+        held, places = memory
+        held.compare(nearest, using, places)
+        return nearest
     batch_rows = max(256, _SCAN_BYTES // (params.size * 4))
-    metric = _METRICS[params.metric](vectors)
     selected, keep = selection, None
-    if selection.rows is not None and len(selection.rows) > _TAKE_AT_MOST * reader.rows:
+    if selection.rows is not None and len(selection.rows) > TAKE_AT_MOST * reader.rows:
         # Many single rows are slower to take than the column is to read.
         selected, keep = replace(selection, rows=None), selection.rows
     for batch in reader.stream([column], selected, batch_rows=batch_rows, row_ids=True):
         row_ids = batch.column("_rowid").to_numpy()
         stored = batch.column(column)
         if stored.null_count:
-            valid = stored.is_valid().to_numpy(zero_copy_only=False)
-            row_ids = row_ids[valid]
+            row_ids = row_ids[stored.is_valid().to_numpy(zero_copy_only=False)]
             stored = stored.drop_null()
-        if not len(stored):
-            continue
         matrix = stored.flatten().to_numpy(zero_copy_only=False).reshape(-1, params.size)
-        if keep is not None:
-            inside = np.isin(row_ids, keep, assume_unique=True)
-            row_ids, matrix = row_ids[inside], matrix[inside]
-            if not len(row_ids):
-                continue
-        matrix = matrix.astype(np.float32, copy=False)
-        best.scanned += len(matrix)
-        rough = metric.rough(matrix)
-        for i in range(n):
-            best.hits[i] = _merge_best(best.hits[i], row_ids, matrix, rough[i], metric, i, k)
-    return best
-
-
-def _merge_best(
-    have: tuple[np.ndarray, np.ndarray],
-    row_ids: np.ndarray,
-    matrix: np.ndarray,
-    rough: np.ndarray,
-    metric: _Metric,
-    i: int,
-    k: int,
-) -> tuple[np.ndarray, np.ndarray]:
-    # The rough distances choose some more than k; those are computed again in float64.
-    spare = min(len(rough), k + 8 + k // 8)
-    at = np.argpartition(rough, spare - 1)[:spare] if spare < len(rough) else np.arange(len(rough))
-    if len(have[0]) >= k:
-        worst = have[1][k - 1]
-        at = at[rough[at] <= worst + metric.slack(worst)]
-        if not len(at):
-            return have
-    distance = metric.precise(i, matrix[at])
-    ids = np.concatenate([have[0], row_ids[at]])
-    distances = np.concatenate([have[1], distance])
-    order = np.lexsort((ids, distances))[:k]
-    return ids[order], distances[order]
-
-
-class _Metric:
-    """Distances of a batch of queries to the rows of a matrix, rough for all and precise for some."""
-
-    def __init__(self, queries: np.ndarray) -> None:
-        self.queries = queries
-        self.wide = queries.astype(np.float64)
-
-    def rough(self, matrix: np.ndarray) -> np.ndarray:
-        """Return float32 `[queries, rows]`, good enough to choose candidates."""
-        raise NotImplementedError
-
-    def precise(self, i: int, rows: np.ndarray) -> np.ndarray:
-        """Return float64 distances of some rows to query `i`."""
-        raise NotImplementedError
-
-    @staticmethod
-    def slack(worst: float) -> float:
-        """Return how far a rough distance may be off."""
-        return 1e-3 * (1.0 + abs(worst))
-
-
-def _squares(matrix: np.ndarray) -> np.ndarray:
-    """Return the sum of squares of each row."""
-    with np.errstate(over="ignore", under="ignore"):
-        sums: np.ndarray = np.einsum("ij,ij->i", matrix, matrix)
-    return sums
-
-
-def _safe(squares: np.ndarray) -> np.ndarray:
-    """Return where sums of squares are well inside float32: not overflown, not vanished, not zero."""
-    safe: np.ndarray = (squares > 1e-30) & (squares < 1e30)
-    return safe
-
-
-def _scaled(matrix: np.ndarray) -> np.ndarray:
-    """Return each row with 1 as its largest component, in size; rows of zeros stay."""
-    largest = np.abs(matrix).max(axis=1, keepdims=True)
-    scaled: np.ndarray = np.divide(matrix, largest, out=np.zeros_like(matrix), where=largest > 0)
-    return scaled
-
-
-class _Cosine(_Metric):
-    def __init__(self, queries: np.ndarray) -> None:
-        super().__init__(_scaled(queries))
-
-    def rough(self, matrix: np.ndarray) -> np.ndarray:
-        squares = _squares(matrix)
-        odd = ~_safe(squares)
-        if odd.any():
-            matrix = matrix.copy()
-            matrix[odd] = _scaled(matrix[odd])
-            squares = _squares(matrix)
-        lengths = np.sqrt(_squares(self.queries))[:, None] * np.sqrt(squares)[None, :]
-        dots = self.queries @ matrix.T
-        cosine: np.ndarray = np.divide(dots, lengths, out=np.zeros_like(dots), where=lengths > 0)
-        return 1 - cosine
-
-    def precise(self, i: int, rows: np.ndarray) -> np.ndarray:
-        wide = rows.astype(np.float64)
-        norms = np.sqrt(np.einsum("ij,ij->i", wide, wide)) * np.sqrt(self.wide[i] @ self.wide[i])
-        dots = wide @ self.wide[i]
-        cosine: np.ndarray = np.divide(dots, norms, out=np.zeros_like(dots), where=norms > 0)
-        return 1.0 - cosine
-
-
-class _Dot(_Metric):
-    def rough(self, matrix: np.ndarray) -> np.ndarray:
-        dots: np.ndarray = self.queries @ matrix.T
-        return -dots
-
-    def precise(self, i: int, rows: np.ndarray) -> np.ndarray:
-        dots: np.ndarray = rows.astype(np.float64) @ self.wide[i]
-        return -dots
-
-
-class _Euclid(_Metric):
-    def rough(self, matrix: np.ndarray) -> np.ndarray:
-        # Differences, not |a|² − 2ab + |b|²: that loses near neighbours of long vectors to rounding.
-        out = np.empty((len(self.queries), len(matrix)), np.float32)
-        spare = np.empty_like(matrix)
-        for i, query in enumerate(self.queries):
-            np.subtract(matrix, query, out=spare)
-            squares = _squares(spare)
-            np.sqrt(squares, out=out[i])
-            odd = np.flatnonzero(~_safe(squares))
-            if len(odd):
-                out[i, odd] = self.precise(i, matrix[odd])
-        return out
-
-    def precise(self, i: int, rows: np.ndarray) -> np.ndarray:
-        difference = rows.astype(np.float64) - self.wide[i]
-        distance: np.ndarray = np.sqrt(np.einsum("ij,ij->i", difference, difference))
-        return distance
-
-
-class _Manhattan(_Metric):
-    def rough(self, matrix: np.ndarray) -> np.ndarray:
-        out = np.empty((len(self.queries), len(matrix)), np.float32)
-        spare = np.empty_like(matrix)
-        ones = np.ones(matrix.shape[1], np.float32)
-        for i, query in enumerate(self.queries):
-            np.subtract(matrix, query, out=spare)
-            np.abs(spare, out=spare)
-            np.dot(spare, ones, out=out[i])
-        return out
-
-    def precise(self, i: int, rows: np.ndarray) -> np.ndarray:
-        distance: np.ndarray = np.abs(rows.astype(np.float64) - self.wide[i]).sum(axis=1)
-        return distance
-
-
-_METRICS: Final[dict[Distance, type[_Metric]]] = {
-    Distance.COSINE: _Cosine,
-    Distance.DOT: _Dot,
-    Distance.EUCLID: _Euclid,
-    Distance.MANHATTAN: _Manhattan,
-}
+        at = None if keep is None else np.flatnonzero(np.isin(row_ids, keep, assume_unique=True))
+        nearest.offer(row_ids, Matrix(matrix.astype(np.float32, copy=False)), at)
+    return nearest
 
 
 # ------------------------------------------------------------------------ finishing

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import warnings
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
@@ -14,20 +15,26 @@ import pyarrow as pa
 from vecdataset.engine import Table
 from vecdataset.errors import InvalidInputError, UnknownNameError, did_you_mean
 from vecdataset.filters import Filter, LanceFilter, check_names, compile_duckdb, compile_lance
-from vecdataset.filters.masks import MaskRows
+from vecdataset.filters.masks import MaskRows, TooSlow
 from vecdataset.frames import Frame
+from vecdataset.held import Held, Places
 from vecdataset.schema import (
     DEFAULT_THRESHOLD,
     EXTRA,
     CollectionSchema,
     vector_column,
 )
+from vecdataset.warm import OutgrownError, Warm
 
 CONFIG: Final = "vecdataset."
 DROPPED_TAG: Final = "dropped-"
 """Tags that keep the last version of a dropped collection; no snapshot is called so."""
 DIRTY_BATCH_ROWS: Final = 8_192
 _KEPT_COUNTS: Final = 256
+_BY_ROW_AT_MOST: Final = 2_000
+"""Decisions row by row, in memory, beyond which Lance is asked, where it can decide a filter alone."""
+TAKE_AT_MOST: Final = 0.1
+"""Share of the rows from which on a scan of all is faster than taking single ones."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,7 +46,11 @@ class Selection:
     rows: np.ndarray | None
     """Row ids, ascending, where the filter could not be said in SQL alone."""
     how: str
-    """For plans: `none`, `sql`, `sql+rows`."""
+    """For plans: `none`, `sql`, `sql+rows`, `mask`."""
+    places: Places | None = None
+    """Where the rows stand in memory, where the filter was decided there."""
+    filter: Filter | None = None
+    """The filter, where it was decided in memory: for a scan, which would rather have SQL."""
 
     @property
     def everything(self) -> bool:
@@ -74,6 +85,32 @@ class Reader:
         self.indexing_threshold = int(config.get(f"{CONFIG}indexing_threshold", DEFAULT_THRESHOLD))
         self.dropped_at: str | None = config.get(f"{CONFIG}dropped_at")
         self._counts: dict[str, int] = {}
+        self.warm: Warm | None = None
+        """The memory of the handle that this version belongs to."""
+        self._held: Held | None = None
+
+    def holding(self, warm: Warm | None) -> Reader:
+        """Return the same version for a handle that holds it in memory, or that no longer does."""
+        other = Reader(self.table, name=self.name)
+        other.warm = warm
+        return other
+
+    @property
+    def held(self) -> Held | None:
+        """This version in memory, where the handle holds it."""
+        warm = self.warm
+        if warm is None:
+            return None
+        if self._held is None:
+            try:
+                self._held = warm.at(self.table, self.schema, self.extra_keys)
+            except OutgrownError as exc:
+                self.warm = None
+                if warm.release():
+                    warnings.warn(f"{exc.message}; it is no longer held", RuntimeWarning, stacklevel=2)
+            if self._held is None:
+                self.warm = None
+        return self._held
 
     @property
     def where(self) -> str:
@@ -177,8 +214,12 @@ class Reader:
             check_names(parsed, {"id", *self.keys})
         return parsed
 
-    def select(self, filter: Any) -> Selection:
+    def select(self, filter: Any, *, in_memory: bool = True) -> Selection:
         """Return the rows that a filter lets through.
+
+        Args:
+            filter: SQL text, a Qdrant filter, `{key: value}` or a `Filter`.
+            in_memory: Whether columns held in memory may decide; a writer would rather have SQL.
 
         A filter that Lance can answer costs nothing here; the rest is decided row by row, over
         the rows whose `_extra` mentions one of its keys.
@@ -186,18 +227,31 @@ class Reader:
         parsed = self.parse(filter)
         if parsed is None:
             return EVERYTHING
-        return self._selection(parsed)
+        held = self.held if in_memory else None
+        if held is None or not held.decides(parsed):
+            return self._selection(parsed)
+        try:
+            places = held.select(parsed, most_by_row=_BY_ROW_AT_MOST)
+        except TooSlow:
+            compiled = self._compiled(parsed)
+            if compiled.dirty is None:
+                return Selection(compiled.clean, None, "sql")
+            places = held.select(parsed)
+        return Selection(None, held.row_ids(places), "mask", places, parsed)
+
+    def _compiled(self, parsed: Filter) -> LanceFilter:
+        return compile_lance(
+            parsed,
+            columns=self.schema.payload,
+            extra_keys=self.extra_keys,
+            id_type=self.schema.id_type or "uint64",
+            vectors=self.schema.vector_columns,
+        )
 
     def _selection(self, parsed: Filter) -> Selection:
         if self.schema.id_type is None:
             return Selection("false", None, "sql")
-        compiled = compile_lance(
-            parsed,
-            columns=self.schema.payload,
-            extra_keys=self.extra_keys,
-            id_type=self.schema.id_type,
-            vectors=self.schema.vector_columns,
-        )
+        compiled = self._compiled(parsed)
         if compiled.dirty is None:
             return Selection(compiled.clean, None, "sql")
         clean = self.table.row_ids(compiled.clean) if compiled.clean != "false" else np.zeros(0, np.uint64)
@@ -279,6 +333,19 @@ class Reader:
         """Yield the selected rows in storage order."""
         if self.schema.id_type is None:
             return
+        held = self.held
+        if (
+            held is not None
+            and columns
+            and held.has(columns)
+            and (selection.rows is not None or selection.everything)
+        ):
+            yield from held.stream(
+                columns, self.places(held, selection), batch_rows=batch_rows, row_ids=row_ids
+            )
+            return
+        if selection.filter is not None and len(selection.places or ()) and self._are_many(selection):
+            selection = self._selection(selection.filter)
         if selection.rows is None:
             yield from self.table.scan(columns, filter=selection.sql, batch_rows=batch_rows, row_ids=row_ids)
             return
@@ -289,6 +356,28 @@ class Reader:
             if row_ids:
                 taken = taken.append_column("_rowid", pa.array(part))
             yield from taken.to_batches()
+
+    @staticmethod
+    def places(held: Held, selection: Selection) -> Places:
+        """Return where the selected rows stand in memory; the selection is not in SQL."""
+        if selection.everything:
+            return held.all
+        if selection.places is not None:
+            return selection.places
+        assert selection.rows is not None
+        return held.places(selection.rows)
+
+    def in_memory(self, using: str, selection: Selection) -> tuple[Held, Places] | None:
+        """Return where the selected vectors stand in memory; None where they are not held."""
+        held = self.held
+        if held is None or using not in held.vectors:
+            return None
+        if selection.sql is not None:
+            selection = Selection(None, np.sort(self.table.row_ids(selection.sql)), selection.how)
+        return held, self.places(held, selection)
+
+    def _are_many(self, selection: Selection) -> bool:
+        return selection.rows is not None and len(selection.rows) > TAKE_AT_MOST * self.rows
 
     def read(self, columns: Sequence[str], selection: Selection) -> pa.Table:
         """Return the selected rows as one table."""
@@ -305,11 +394,26 @@ class Reader:
             fields = [pa.field("id", self.schema.id_arrow_type)] if "id" not in own.names else []
             fields += [own.field(c).remove_metadata() for c in columns if c in own.names]
             return pa.schema(fields).empty_table()
+        held = self.held
+        if held is not None and columns and held.has(columns):
+            return held.take(row_ids, columns)
         distinct, back = np.unique(row_ids, return_inverse=True)
         taken = self.table.take(distinct, columns)
         return taken if np.array_equal(distinct, row_ids) else taken.take(pa.array(back))
 
     # -- ids
+
+    def by_ids(self, ids: pa.Array, columns: Sequence[str]) -> pa.Table:
+        """Return the points of stored ids, in their order, each once; ids that are not there are absent."""
+        held = self.held
+        wanted = list(dict.fromkeys(ids.to_pylist()))
+        if held is not None and columns and held.has(columns):
+            places = held.find(wanted)
+            rows = [places[value] for value in wanted if value in places]
+            return self.take(np.array(rows, np.uint64), columns)
+        found = pa.concat_tables([self.table.read(columns, filter=sql) for sql in self.id_literals(ids)])
+        place = {value: at for at, value in enumerate(found["id"].to_pylist())}
+        return found.take(pa.array([place[v] for v in wanted if v in place], pa.int64()))
 
     def id_literals(self, ids: pa.Array | pa.ChunkedArray) -> Iterator[str]:
         """Yield `id IN (…)` conditions for stored ids, some thousands each."""

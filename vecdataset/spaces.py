@@ -23,7 +23,7 @@ from vecdataset.reader import Reader, Selection
 from vecdataset.schema import Distance, VectorParams, vector_column
 from vecdataset.sparse import SparseVector, idf
 
-_BATCH_BYTES: Final = 8 << 20
+_BATCH_BYTES: Final = 1 << 20
 
 Similarities = Iterator[tuple[np.ndarray, np.ndarray]]
 """Row ids `[n]` and inner similarities `[examples, n]`, batch by batch."""
@@ -91,9 +91,19 @@ def lookup(reader: Reader, using: str, ids: Sequence[Any]) -> tuple[list[Any], n
         InvalidInputError: A point has no such vector.
     """
     stored, _ = fit_ids(list(ids), reader.schema.id_type, where=reader.where)
+    return stored_vectors(reader, using, stored)
+
+
+def stored_vectors(reader: Reader, using: str, stored: pa.Array) -> tuple[list[Any], np.ndarray]:
+    """Return the same for ids as they are stored."""
     column = vector_column(using)
     found: dict[Any, tuple[int, Any]] = {}
-    if reader.schema.id_type is not None:
+    held = reader.held
+    if held is not None and using in held.vectors:
+        places = held.find(stored.to_pylist())
+        there = held.vectors_of(np.fromiter(places.values(), np.uint64, len(places)), using)
+        found.update(zip(places, zip(places.values(), there, strict=True), strict=True))
+    elif reader.schema.id_type is not None:
         for sql in reader.id_literals(stored):
             table = reader.table.read(["id", column], filter=sql, row_ids=True)
             rows = zip(table["_rowid"].to_pylist(), table[column].to_pylist(), strict=True)
@@ -167,13 +177,21 @@ class DenseSpace:
             else:
                 hits.append((rows, -distance if metric is Distance.DOT else distance))
         how = f"index {plan.index} ({plan.kind})" if plan.index else f"exact, {plan.reason}"
+        if plan.in_memory:
+            how = f"in memory, {how}"
         return Nearby(hits=hits, how=how, compared=None if plan.index else plan.rows_scanned)
 
     def similarities(self, examples: Sequence[np.ndarray], selection: Selection) -> Similarities:
-        """Stream the column; float32 arithmetic."""
+        """Go through the column; float32 arithmetic."""
         narrow = np.array(examples, np.float32).reshape(-1, self._params.size)
         column = vector_column(self.name)
         batch_rows = max(256, _BATCH_BYTES // (self._params.size * 4))
+        memory = self._reader.in_memory(self.name, selection)
+        if memory is not None:
+            held, places = memory
+            for rows, matrix in held.matrices(self.name, places, step=batch_rows):
+                yield rows, scoring.similarity(self._params.metric, narrow, matrix)
+            return
         for batch in self._reader.stream([column], selection, batch_rows=batch_rows, row_ids=True):
             rows, stored = present(batch, column)
             if len(rows):
@@ -403,7 +421,9 @@ def best_rows(
         if exclude is not None and len(exclude):
             at = at[~np.isin(batch_rows, exclude)]
         if len(at) > limit:
-            at = at[np.argpartition(-found[at], limit - 1)[:limit]]
+            # All that are as good as the last one stay: of equal ones, the smallest row ids are hits.
+            turned = -found[at]
+            at = at[~(turned > np.partition(turned, limit - 1)[limit - 1])]
         rows, scores = np.concatenate([rows, batch_rows[at]]), np.concatenate([scores, found[at]])
         order = np.lexsort((rows, -scores))[:limit]
         rows, scores = rows[order], scores[order]

@@ -246,7 +246,7 @@ def delete_points(reader: Reader, ids: pa.Array | None, filter: Any) -> tuple[Wr
     if reader.schema.id_type is None:
         return WriteResult(version=table.version), table
     if ids is None:
-        selection = reader.select(filter)
+        selection = reader.select(filter, in_memory=False)
         if selection.rows is None:
             if not reader.count(selection):
                 return WriteResult(version=table.version), table

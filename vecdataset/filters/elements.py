@@ -69,7 +69,10 @@ class Elements:
         if self.kind is Kind.TEXT:
             coded = array.dictionary_encode()
             self._texts = coded.dictionary
-            self.data = _buffer(coded.indices, np.dtype(np.int32))
+            codes = _buffer(coded.indices, np.dtype(np.int32))
+            # Narrow codes are compared several times as fast.
+            width = np.min_scalar_type(max(0, len(coded.dictionary) - 1))
+            self.data = codes.astype(width)
         elif self.kind is Kind.BOOL:
             # As numbers, which False and True are ordered like.
             self.data = pc.fill_null(array, False).to_numpy(zero_copy_only=False).view(np.uint8)
@@ -282,8 +285,9 @@ class Elements:
             return self._at_texts(pc.starts_with(self.texts, test.text))
         if test.kind == "substring":
             return self._at_texts(pc.match_substring(self.texts, test.text))
-        if test in self._tables:
-            return self._at_table(self._tables[test])
+        known = self._tables.get(test)
+        if known is not None:
+            return self._at_table(known)
         # Only ASCII is sure to be lower-cased alike; such words narrow the texts down.
         wanted = [w for w in dict.fromkeys(words(test.text)) if w.isascii()]
         possible = None

@@ -107,7 +107,27 @@ class MaskRows:
         self._mentions: dict[str, np.ndarray | None] = {}
         self._parsed: dict[str, dict[int, Any]] = {}
         self._places: dict[Path, tuple[np.ndarray, np.ndarray, np.ndarray]] = {}
-        self._budget: int | None = None
+
+    def seen_with(self, columns: Mapping[str, PayloadColumn], extra_keys: Collection[str]) -> MaskRows:
+        """Return the same rows at a version with other columns; what is known of the same ones is kept."""
+        extra = frozenset(extra_keys)
+        if columns == self._columns and extra == self._extra_keys:
+            return self
+        out = MaskRows(
+            self._table,
+            columns=columns,
+            extra_keys=extra,
+            id_type=self._id_type,
+            vectors=self._vectors,
+            keep=self._keep,
+        )
+        same = {"id", EXTRA, *(k for k, column in columns.items() if self._columns.get(k) == column)}
+        out._arrays.update({k: v for k, v in self._arrays.items() if k in same})
+        out._elements.update({k: v for k, v in self._elements.items() if k in same})
+        out._lists.update({k: v for k, v in self._lists.items() if k in same})
+        out._mentions.update({k: v for k, v in self._mentions.items() if k in self._extra_keys & extra})
+        out._parsed.update({k: v for k, v in self._parsed.items() if k in self._extra_keys & extra})
+        return out
 
     @property
     def nbytes(self) -> int:
@@ -341,7 +361,7 @@ class _List:
     def any(self, hits: np.ndarray) -> np.ndarray:
         """Return the rows of which an element is hit."""
         out = np.zeros(self._length, bool)
-        out[self.parents[hits]] = True
+        out[self.parents[np.flatnonzero(hits)]] = True
         return out
 
     @cached_property
