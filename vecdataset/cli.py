@@ -9,6 +9,7 @@ from __future__ import annotations
 import re
 import sys
 from collections.abc import Mapping, Sequence
+from dataclasses import asdict
 from typing import TYPE_CHECKING, Any
 
 import click
@@ -26,6 +27,7 @@ from vecdataset.shell import (
     from_option,
     id_option,
     id_type_option,
+    is_server,
     json_flag,
     json_of,
     line_of,
@@ -33,6 +35,7 @@ from vecdataset.shell import (
     names_of,
     numbers,
     open_at,
+    options_of,
     reading_option,
     source_option,
     storage_option,
@@ -131,15 +134,24 @@ def adopt(
 @main.command()
 @click.argument("root", default=".")
 @click.option("--dropped", is_flag=True, help="List the dropped ones, which undrop brings back.")
+@click.option("--snapshots", is_flag=True, help="List files of Qdrant snapshots instead, newest first.")
 @storage_option
 @json_flag
-def ls(root: str, dropped: bool, storage: dict[str, Any], as_json: bool) -> None:
-    """List the collections beneath ROOT.
+def ls(
+    root: str, dropped: bool, snapshots: bool, storage: dict[str, Any], as_json: bool
+) -> None:  # fmt: skip
+    """List the collections beneath ROOT, or of a Qdrant server.
 
     \b
     Example:
       $ vecdataset ls s3://lake
+      $ vecdataset ls s3://bucket/qdrant --snapshots
+      $ vecdataset ls qdrant://localhost:6333
     """
+    if snapshots or is_server(root):
+        rows = _snapshot_files(root, storage) if snapshots else _on_server(root, storage)
+        emit(rows, as_json=as_json)
+        return
     from vecdataset.catalog import Catalog
 
     catalog = Catalog(root, storage_options=storage)
@@ -147,6 +159,18 @@ def ls(root: str, dropped: bool, storage: dict[str, Any], as_json: bool) -> None
     aliases = {} if dropped else catalog.aliases()
     found = ({"name": n} if dropped else _summary(catalog, n, aliases) for n in names)
     emit(found, as_json=as_json)
+
+
+def _snapshot_files(root: str, storage: Mapping[str, Any]) -> list[dict[str, Any]]:
+    from vecdataset.formats.qdrant.shelf import snapshot_files
+
+    return [asdict(f) for f in snapshot_files(root, options=storage)]
+
+
+def _on_server(url: str, options: Mapping[str, Any]) -> list[dict[str, Any]]:
+    from vecdataset.formats.qdrant.live import overview
+
+    return overview(url, options=options)
 
 
 def _summary(catalog: Catalog, name: str, aliases: Mapping[str, str]) -> dict[str, Any]:
@@ -239,7 +263,8 @@ def export(
     """
     found = open_at(url, storage, at)
     with bar("export") as progress:
-        count = found.export(target, format=format, progress=progress, target_options=target_options)
+        given = options_of(target, target_options, {} if is_server(target) else storage)
+        count = found.export(target, format=format, progress=progress, target_options=given)
     if target != "-":
         data = {"target": target, "points": count, "version": found.version}
         tell(f"wrote {count:,} points to {target}", data, as_json=as_json)

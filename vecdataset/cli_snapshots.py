@@ -17,6 +17,7 @@ from vecdataset.shell import (
     as_json_of,
     bar,
     emit,
+    is_server,
     json_flag,
     main,
     open_at,
@@ -293,6 +294,7 @@ def verify(
     type=click.IntRange(1),
     help="Keep so many backups of each, here and there; snapshots made by hand stay.",
 )
+@click.option("--keep", is_flag=True, help="Of a Qdrant server: leave the snapshots there too.")
 @storage_option
 @target_option
 @json_flag
@@ -301,22 +303,47 @@ def backup(
     target: str,
     only: tuple[str, ...],
     keep_last: int | None,
+    keep: bool,
     storage: dict[str, Any],
     target_options: dict[str, Any],
     as_json: bool,
 ) -> None:
-    """Seal and copy all collections beneath ROOT to TARGET; exit 1 if one failed.
+    """Seal and copy all collections beneath ROOT, or of a Qdrant server, to TARGET; exit 1 if one failed.
 
     \b
     Example:
       $ vecdataset backup s3://lake ./backup --keep-last 30
+      $ vecdataset backup qdrant://localhost:6333 ./qdrant-backup
     """
+    if is_server(root):
+        _refuse(keep_last=keep_last)
+        _backup_server(root, target, only or None, storage, target_options, keep=keep, as_json=as_json)
+        return
     from vecdataset.backup import backup as run
 
     source, place = _root(root, storage), _root(target, target_options, storage)
     with bar("backup", share=True) as progress:
         done = run(source, place, names=only or None, keep_last=keep_last, progress=progress)
     _report(done, as_json=as_json)
+
+
+def _backup_server(
+    url: str, target: str, only: Sequence[str] | None, storage: Mapping[str, Any],
+    target_options: Mapping[str, Any], *, keep: bool, as_json: bool,
+) -> None:  # fmt: skip
+    from vecdataset.formats.qdrant.backups import back_up
+
+    with bar("backup", share=True) as progress:
+        entries = back_up(
+            url,
+            target,
+            names=only,
+            keep=keep,
+            server_options=storage,
+            target_options=target_options,
+            progress=progress,
+        )
+    _report_server(entries, as_json=as_json)
 
 
 @main.command("restore")
@@ -342,12 +369,19 @@ def restore_backup(
     as_json: bool,
     **options: Any,
 ) -> None:
-    """Bring collections of a backup back beneath ROOT, each verified; exit 1 if one failed.
+    """Bring collections of a backup back beneath ROOT, or to a Qdrant server; exit 1 if one failed.
+
+    Each is verified. A server's collections are replaced, after a question.
 
     \b
     Example:
       $ vecdataset restore ./backup ./restored
+      $ vecdataset restore ./qdrant-backup qdrant://localhost:6333 --yes
     """
+    if root is not None and is_server(root):
+        _refuse(verify_only=verify_only, **options)
+        _restore_server(backup, root, only or None, target_options, storage, yes=yes, as_json=as_json)
+        return
     from vecdataset.backup import restore as run
 
     if root is None and not verify_only:
@@ -360,10 +394,40 @@ def restore_backup(
     _report(done, as_json=as_json)
 
 
+def _refuse(**options: Any) -> None:
+    """Refuse options that go with backups of collections, not of a server."""
+    given = [f"--{name.replace('_', '-')}" for name, value in options.items() if value]
+    if given:
+        raise click.UsageError(f"{given[0]} does not go with a Qdrant server")
+
+
 def _root(url: str, *options: Mapping[str, Any]) -> Catalog:
     from vecdataset.catalog import Catalog
 
     return Catalog(url, storage_options=options_of(url, *options))
+
+
+def _restore_server(
+    backup: str, url: str, only: Sequence[str] | None, server: Mapping[str, Any], storage: Mapping[str, Any],
+    *, yes: bool, as_json: bool,
+) -> None:  # fmt: skip
+    from vecdataset.formats.qdrant.backups import occupied, put_back
+
+    options: dict[str, Any] = {"server_options": server, "source_options": storage}
+    wanted, there = occupied(backup, url, names=only, **options)
+    lost = f"; {', '.join(there)} will be replaced" if there else ""
+    _sure(f"Restore {len(wanted)} collections to {url}{lost}?", yes=yes)
+    with bar("restore", share=True) as progress:
+        entries = put_back(backup, url, names=only, replace_existing=True, progress=progress, **options)
+    _report_server(entries, as_json=as_json)
+
+
+def _report_server(entries: Sequence[Any], *, as_json: bool) -> None:
+    from dataclasses import asdict
+
+    emit([asdict(e) for e in entries], as_json=as_json, shown=["collection", "points", "file", "error"])
+    if not all(e.ok for e in entries):
+        raise SystemExit(1)
 
 
 def _report(outcomes: Sequence[Any], *, as_json: bool) -> None:

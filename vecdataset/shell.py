@@ -176,6 +176,11 @@ def open_at(url: str, storage: Mapping[str, Any], at: str | None = None) -> Coll
     return found if at is None else found.at(_moment(at))
 
 
+def is_server(url: str) -> bool:
+    """Return whether a URL names a Qdrant server."""
+    return url.startswith(("qdrant://", "qdrants://"))
+
+
 def _moment(text: str) -> Any:
     """Return a version number, a time, or a snapshot's name."""
     from datetime import datetime
@@ -241,7 +246,8 @@ storage_option = click.option(
 )  # fmt: skip
 target_option = click.option(
     "--target-option", "target_options", multiple=True, callback=_pairs, metavar="KEY=VALUE",
-    help="An option of the target's filesystem; repeatable. Else --storage-option holds for both.",
+    help="An option of the target's filesystem, else --storage-option holds for both; of a Qdrant server "
+    "api_key, timeout_s, attempts or checkpoint=FILE. Repeatable.",
 )  # fmt: skip
 json_flag = click.option("--json", "as_json", is_flag=True, help="Print JSON also on a terminal.")
 at_option = click.option(
@@ -264,11 +270,6 @@ source_option = click.option(
 reading_option = click.option(
     "--format-option", "reading", multiple=True, callback=_pairs, metavar="KEY=VALUE",
     help="An option of the file's format, such as allow_null_vectors=true; repeatable.",
-)  # fmt: skip
-target_option = click.option(
-    "--target-option", "target_options", multiple=True, callback=_pairs, metavar="KEY=VALUE",
-    help="An option of the target's filesystem; of a Qdrant server api_key, timeout_s, attempts or "
-    "checkpoint=FILE; repeatable.",
 )  # fmt: skip
 distance_option = click.option("--distance", metavar="NAME", help="Cosine, Dot, Euclid or Manhattan.")
 id_type_option = click.option(

@@ -22,7 +22,16 @@ from vecdataset.errors import InvalidInputError, MissingDependencyError, NotFoun
 from vecdataset.storage.location import redact
 from vecdataset.storage.routes import check_path
 
-__all__ = ["HEAD_BYTES", "STANDARD", "Source", "file_name", "open_source", "open_target", "write_beside"]
+__all__ = [
+    "HEAD_BYTES",
+    "STANDARD",
+    "Source",
+    "file_name",
+    "open_source",
+    "open_target",
+    "stores",
+    "write_beside",
+]
 
 HEAD_BYTES: Final = 64 << 10
 STANDARD: Final = "-"
@@ -225,6 +234,14 @@ def write_beside(
             for ending in ("", *files):
                 _remove(path + ending, options)
         raise
+
+
+def stores(root: str, options: Mapping[str, Any] | None = None) -> tuple[Any, str]:
+    """Return the fsspec filesystem of a path or URL, and the path on it."""
+    with _translated(redact(root)):
+        where = root if _is_url(root) else str(_local(root).absolute())
+        store, path = _fsspec().core.url_to_fs(where, **(dict(options or {}) if _is_url(root) else {}))
+    return store, path
 
 
 def _remove(path: str, options: Mapping[str, Any] | None) -> None:

@@ -38,13 +38,38 @@ from vecdataset.formats.qdrant.settings import Settings, creation_body, settings
 if TYPE_CHECKING:
     from vecdataset.collection import Collection
 
-__all__ = ["Scrolled", "push", "scrolled"]
+__all__ = ["Scrolled", "overview", "push", "scrolled"]
 
 PAGE: Final = 1_000
 BODY_BYTES: Final = 16 << 20
 """A server takes 32 MB by default."""
 IDS_PAGE: Final = 10_000
 UPSERT_TIMEOUT_S: Final = 60.0
+
+
+def overview(url: str, *, options: Mapping[str, Any] | None = None) -> list[dict[str, Any]]:
+    """Return name, points, vectors and status of the collections of a server, which tests the connection.
+
+    Args:
+        url: `qdrant://host[:port]`.
+        options: `api_key`, `timeout_s`, `attempts`.
+    """
+    out = []
+    with Server(Address.parse(url, options)) as server:
+        server.version()
+        for name in server.collections():
+            found = server.collection(name)
+            if found is None:  # dropped a moment ago
+                continue
+            shape = declared_by(found["config"], where=f"{url}/{name}").schema
+            vectors: dict[str, Any] = {n or "vector": p.size for n, p in shape.vectors.items()}
+            out.append({
+                "name": name,
+                "points": server.count(name),
+                "vectors": vectors | dict.fromkeys(shape.sparse, "sparse"),
+                "status": found.get("status"),
+            })  # fmt: skip
+    return out
 
 
 # ------------------------------------------------------------------------------------ in
