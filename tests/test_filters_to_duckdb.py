@@ -155,6 +155,7 @@ def written(spec, **columns):
         ({"must": [{"has_id": [3, 1]}]}, '"id" IN (1, 3)'),
         ("list_contains(tags, 'red')", """len(list_filter("tags", lambda v0: v0 = 'red')) > 0"""),
         ("nowhere = 1", "NULL::BOOLEAN"),
+        ("[1, 5] = [1, 5] OR 2 > 3", "true"),
     ],
 )
 def test_plain_filters_are_plain_sql(spec, sql):

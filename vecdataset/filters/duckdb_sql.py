@@ -65,7 +65,7 @@ from vecdataset.filters.expressions import (
     has_sql,
 )
 from vecdataset.filters.logic import FALSE, TRUE, string
-from vecdataset.filters.tree import And, AtLeast, Node, Not, Or, Path, Row, any_of
+from vecdataset.filters.tree import And, AtLeast, Node, Not, Or, Path, Row, any_of, walk
 from vecdataset.filters.values import Instant, is_number, parse_instant
 from vecdataset.schema import EXTRA, PayloadColumn
 
@@ -224,6 +224,7 @@ class _Writer:
     # ----------------------------------------------------------------- expressions
 
     def predicate(self, node: Node) -> str:
+        node = _folded(node)
         match node:
             case Constant(to):
                 return str(to).lower() if isinstance(to, bool) else NULL
@@ -323,6 +324,7 @@ class _Writer:
     # -------------------------------------------------------------------- operands
 
     def operand(self, node: Node) -> _Operand:
+        node = _folded(node)
         match node:
             case Constant(to):
                 return _constant(to)
@@ -444,6 +446,18 @@ class _Writer:
 
 
 # ------------------------------------------------------------------------------- pieces
+
+
+def _folded(node: Node) -> Node:
+    """Return an expression that looks at no row as the constant that it is."""
+    if isinstance(node, Constant) or any(not isinstance(n, Expression) or _looks(n) for n in walk(node)):
+        return node
+    value = node.value(_NOWHERE)
+    return Constant(tuple(value) if isinstance(value, list) else value)
+
+
+def _looks(node: Node) -> bool:
+    return isinstance(node, Column | PointId)
 
 
 def _negated(sql: str) -> str:
