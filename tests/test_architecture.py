@@ -28,6 +28,7 @@ LAYERS = [
     "engine",
     "postings",
     "indexes",
+    "selectivity",
     "held",
     "warm",
     "reader",

@@ -5,6 +5,7 @@ import re
 import uuid
 from datetime import UTC, datetime, timedelta
 
+import duckdb
 import pyarrow as pa
 import pytest
 
@@ -22,6 +23,7 @@ KINDS = {
     "day": ["datetime", "btree", "bitmap"],
     "tags": ["keyword", "label_list", "text"],
     "codes": ["integer", "label_list"],
+    "place": ["geo"],
 }
 COLORS = ["red", "green", "blue", "Grün", "", "it's", "back\\slash", "100%"]
 START = datetime(2024, 1, 1, tzinfo=UTC)
@@ -37,6 +39,7 @@ SCHEMA = pa.schema([
     ("day", pa.date32()),
     ("tags", pa.list_(pa.string())),
     ("codes", pa.list_(pa.int64())),
+    ("place", pa.struct([("lat", pa.float64()), ("lon", pa.float64())])),
 ])  # fmt: skip
 
 
@@ -57,6 +60,12 @@ def rows(rng, ids):
             "day": moment.date(),
             "tags": [maybe(rng.choice(COLORS)) for _ in range(rng.randrange(4))],
             "codes": [rng.choice([0, 1, 2, 50]) for _ in range(rng.randrange(3))],
+            "place": {
+                "lat": rng.choice([-90.0, 0.0, 90.0, rng.uniform(-90, 90)]),
+                "lon": rng.choice(
+                    [-180.0, 179.9, 180.0, -179.9, rng.uniform(-180, 180), rng.uniform(-20, 20)]
+                ),
+            },
         }
         out.append({"id": i, "vector": [1.0, float(i)], **{k: maybe(v) for k, v in values.items()}})
     return pa.Table.from_pylist(out, schema=SCHEMA)
@@ -69,6 +78,8 @@ def some_filter(rng, depth=2):
         parts = [some_filter(rng, depth - 1) for _ in range(rng.randrange(1, 3))]
         return {clause: parts}
     key = rng.choice(list(KINDS))
+    if key == "place" and rng.random() < 0.8:
+        return {"key": key, **some_shape(rng)}
     values = {
         "color": COLORS, "name": ["item-0007", "item-0100", "nothing"], "size": [-(2**63), 0, 7, 2**53 + 1],
         "stock": [True, False], "tags": COLORS, "codes": [0, 1, 2, 3],
@@ -87,10 +98,25 @@ def some_filter(rng, depth=2):
         return {"is_null": {"key": key}}
     if kind == "count":
         return {"key": key, "values_count": {rng.choice(["lt", "gte"]): rng.randrange(3)}}
+    if key == "place":
+        return {"key": "place.lat", "range": {"gte": rng.uniform(-90, 90)}}
     if key in {"made", "day"}:
         bound = (START + timedelta(hours=rng.randrange(200))).isoformat()
         return {"key": key, "range": {rng.choice(["lt", "gte", "gt", "lte"]): bound}}
     return {"key": key, "range": {rng.choice(["lt", "gte", "gt", "lte"]): rng.choice([-1, 0, 0.1, 7, 50])}}
+
+
+def some_shape(rng):
+    def corner():
+        return {"lat": rng.uniform(-90, 90), "lon": rng.uniform(-180, 180)}
+
+    if rng.random() < 0.5:
+        center = corner() if rng.random() < 0.6 else {"lat": rng.choice([89.0, -60.0]), "lon": 179.5}
+        return {"geo_radius": {"center": center, "radius": rng.choice([1e4, 1e6, 4e6, 1.2e7])}}
+    a, b, c = corner(), corner(), corner()
+    if rng.random() < 0.5:
+        return {"geo_bounding_box": {"top_left": a, "bottom_right": b}}
+    return {"geo_polygon": {"exterior": {"points": [a, b, c, a]}}}
 
 
 def some_sql(rng):
@@ -100,7 +126,7 @@ def some_sql(rng):
         "starts_with(name, 'item-00')", "contains(name, '10')", "name > 'item-0050'", "name BETWEEN 'a' AND 'j'",
         "size < 0", "size <> 7", "size >= 9007199254740993", "price = 0", "price > 0", "price <= 0.1",
         "price IS NOT NULL", "stock", "NOT stock", "stock IS NULL", "made > '2024-01-03'", "day <= '2024-01-02'",
-        "list_contains(tags, 'red')", "list_has_any(codes, [1, 2])", "NOT list_contains(tags, 'blue')",
+        "place.lon > 100", "place.lat BETWEEN -10 AND 10", "list_contains(tags, 'red')", "list_has_any(codes, [1, 2])", "NOT list_contains(tags, 'blue')",
     ])  # fmt: skip
     if rng.random() < 0.4:
         return f"NOT ({one})" if rng.random() < 0.5 else f"({one}) OR ({some_sql(rng)})"
@@ -272,6 +298,95 @@ def test_a_list_from_a_parquet_file_uses_its_index():
     assert "ScalarIndexQuery" in plan
 
 
+# -------------------------------------------------------------------------- places
+
+
+def places(**places_by_id):
+    made = vd.create(f"memory://payload-{uuid.uuid4().hex}", vectors=vd.VectorParams(size=2))
+    made.upsert([{"id": int(i[1:]), "vector": [1, 1], "payload": {"at": p}} for i, p in places_by_id.items()])
+    return made
+
+
+BERLIN = {"must": [{"key": "at", "geo_radius": {"center": {"lat": 52.5, "lon": 13.4}, "radius": 50_000}}]}
+
+
+def test_json_places_are_a_column_and_come_back_as_they_were():
+    given = {"p1": {"lat": 52.52, "lon": 13.4}, "p2": {"lon": 2.35, "lat": 48.86}, "p3": {"lat": 52, "lon": 13},
+             "p4": {"lat": 52.5, "lon": 13.4, "alt": 30.0}, "p5": [{"lat": 52.5, "lon": 13.4}], "p6": None,
+             "p7": {"lat": 52.51, "lon": True}}  # fmt: skip
+    made = places(**given)
+
+    assert str(made.schema.payload["at"].type) == "struct<lat: double, lon: double>"
+    stored = {f"p{p['id']}": p["payload"]["at"] for p in made.scroll().to_pylist(layout="qdrant")}
+    assert stored == given
+    assert type(stored["p3"]["lat"]) is int
+    assert made.scroll(filter=BERLIN)["id"].to_pylist() == [1, 4, 5]
+
+
+def test_one_index_of_places_is_two_of_lance_and_goes_as_one():
+    made = places(p1={"lat": 52.52, "lon": 13.4}, p2={"lat": 48.86, "lon": 2.35})
+    info = made.create_payload_index("at", "geo")
+
+    assert (info.name, info.kind, info.on, info.rows) == ("at.geo_idx", "geo", "at", 2)
+    assert [i.name for i in made.indexes] == ["at.geo_idx"]
+    assert len(made.to_lance().describe_indices()) == 2
+    assert made.count(BERLIN) == 1
+    made.upsert([{"id": 3, "vector": [1, 1], "payload": {"at": {"lat": 52.4, "lon": 13.1}}}])
+    assert made.indexes[0].unindexed_rows == 1
+    made.optimize()
+    assert (made.indexes[0].unindexed_rows, made.count(BERLIN)) == (0, 2)
+    made.drop_index("at.geo_idx")
+    assert made.to_lance().describe_indices() == []
+
+
+def test_a_box_of_an_index_is_asked_of_lance():
+    made = places(p1={"lat": 52.52, "lon": 13.4}, p2={"lat": 48.86, "lon": 2.35})
+    made.create_payload_index("at")
+    reader = made._read()
+    compiled = vd.filters.compile_lance(
+        vd.Filter(BERLIN), columns=reader.schema.payload, extra_keys=(), id_type="uint64", vectors={}
+    )
+
+    plan = made.to_lance().scanner(filter=compiled.dirty).explain_plan()
+
+    assert plan.count("BTree") >= 2
+    assert "full_filter" in plan
+
+
+# ------------------------------------------------------------------------ which way
+
+
+def test_indexes_are_asked_where_few_rows_match():
+    rng = random.Random(31)
+    made = vd.create(f"memory://payload-{uuid.uuid4().hex}", vectors=vd.VectorParams(size=2))
+    count = 30_000
+    made.upsert(pa.table({
+        "id": pa.array(range(count), pa.uint64()),
+        "vector": pa.array([[1.0, 2.0]] * count, pa.list_(pa.float32(), 2)),
+        "price": pa.array([rng.random() for _ in range(count)]),
+        "size": pa.array([rng.randrange(1_000) for _ in range(count)]),
+        "free": pa.array([rng.random() for _ in range(count)]),
+    }))  # fmt: skip
+    made.create_payload_index("price")
+    made.create_payload_index("size")
+    reader = made._read()
+    indexed = {
+        text: reader.select(text).indexed
+        for text in (
+            "price < 0.01", "price < 0.9", "size = 7", "size <> 7", "price < 0.1 AND size < 100",
+            "price < 0.9 AND size < 900", "price < 0.01 OR free < 0.9", "free < 0.9",
+        )
+    }  # fmt: skip
+
+    assert [t for t, yes in indexed.items() if not yes] == [
+        "price < 0.9", "size <> 7", "price < 0.9 AND size < 900",
+    ]  # fmt: skip
+    with duckdb.connect() as con:
+        con.register("stored", made.to_arrow().select(["price", "size", "free"]))
+        counts = {t: con.sql(f"SELECT count(*) FROM stored WHERE {t}").fetchall()[0][0] for t in indexed}
+    assert {t: made.count(t) for t in indexed} == counts
+
+
 # ------------------------------------------------------------------------ mistakes
 
 
@@ -286,16 +401,17 @@ def test_a_list_from_a_parquet_file_uses_its_index():
         ("tags", "btree", vd.InvalidInputError, "takes single values"),
         ("tags", "ngram", vd.InvalidInputError, "an index 'ngram' takes text"),
         ("color", "label_list", vd.InvalidInputError, "takes lists"),
-        ("stock", "geo", vd.NotSupportedError, "cannot have an index 'geo' yet"),
+        ("stock", "geo", vd.InvalidInputError, "an index 'geo' takes places"),
+        ("place", "keyword", vd.InvalidInputError, "an index 'keyword' takes text"),
+        ("place", "label_list", vd.InvalidInputError, "takes lists"),
         ("color", "keywrd", vd.UnknownNameError, "kind 'keywrd' is not known"),
         ("colour", "keyword", vd.UnknownNameError, "no payload column 'colour'"),
-        ("place", "geo", vd.NotSupportedError, "'place' cannot have an index 'geo' yet"),
-        ("place", "keyword", vd.UnknownNameError, "no payload column 'place'"),
+        ("address", "geo", vd.UnknownNameError, "no payload column 'address'"),
     ],
 )
 def test_a_kind_that_does_not_fit_is_refused(key, kind, error, message):
     found = collection(random.Random(27), range(20))
-    found.upsert([{"id": 900, "vector": [1, 1], "place": {"lat": 1.0, "lon": 2.0}}])
+    found.upsert([{"id": 900, "vector": [1, 1], "address": {"city": "Berlin"}}])
 
     with pytest.raises(error, match=re.escape(message)):
         found.create_payload_index(key, kind)

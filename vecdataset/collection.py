@@ -29,7 +29,7 @@ from vecdataset.frames import Frame, ScoredPoints, raw_batches
 from vecdataset.grouping import facet, group
 from vecdataset.ids import Id, PointId, fit_ids
 from vecdataset.indexes import SearchParams, build_params, default_kind, kinds
-from vecdataset.indexes.payload import PayloadIndex, lost_indexes, payload_index, refuse_geo
+from vecdataset.indexes.payload import SECOND_PART, PayloadIndex, lost_indexes, payload_index
 from vecdataset.indexes.training import Training
 from vecdataset.pipeline import answer
 from vecdataset.points import Layout
@@ -1130,11 +1130,13 @@ class Collection:
         columns = {column: name or "vector" for name, column in reader.schema.vector_columns.items()}
         out = []
         for index in reader.table.indexes:
+            if index.name.endswith(SECOND_PART):
+                continue  # shown with the first
             unindexed = reader.table.unindexed_rows(index)
             stored = reader.index_params(index.name)
             kind = stored.pop("kind", index.kind)
             out.append(IndexInfo(
-                name=index.name, kind=kind, on=columns.get(index.column, index.column),
+                name=index.name, kind=kind, on=columns.get(index.column, index.column.partition(".")[0]),
                 rows=reader.rows - unindexed, unindexed_rows=unindexed, params=stored,
             ))  # fmt: skip
         return out
@@ -1200,8 +1202,8 @@ class Collection:
 
         Args:
             key: A payload key that has a column of its own.
-            kind: `keyword`, `integer`, `float`, `bool`, `datetime`, `uuid` or `text`, or Lance's `btree`,
-                `bitmap`, `label_list`, `ngram`, `inverted`; None chooses by the column's type.
+            kind: `keyword`, `integer`, `float`, `bool`, `datetime`, `geo`, `uuid` or `text`, or Lance's
+                `btree`, `bitmap`, `label_list`, `ngram`, `inverted`; None chooses by the column's type.
             options: Of kind `text`: `language`, `stem`, `remove_stop_words`, `lower_case`, `ascii_folding`,
                 `with_position`, `base_tokenizer` … as Lance names them.
 
@@ -1212,7 +1214,6 @@ class Collection:
         if key not in reader.schema.payload:
             hint = did_you_mean(key, reader.schema.payload, what="payload columns")
             if key in reader.extra_keys:
-                refuse_geo(key, kind)
                 hint = "its values are objects, or of several types; filters on it work without an index"
             raise UnknownNameError(f"{reader.where} has no payload column {key!r}", hint=hint)
         index = payload_index(reader.schema.payload[key], kind, options)
@@ -1222,19 +1223,20 @@ class Collection:
     def _build(self, index: PayloadIndex) -> None:
         remember = json.dumps(index.to_json(), separators=(",", ":"))
         table = self._reader.table.set_config({f"{CONFIG}index.{index.name}": remember})
-        self._advance(
-            table.create_scalar_index(index.column, index.lance, name=index.name, options=index.options)
-        )
+        for name, column in index.parts:
+            table = table.create_scalar_index(column, index.lance, name=name, options=index.options)
+        self._advance(table)
 
     def drop_index(self, name: str) -> None:
         """Remove an index by name; searches are exact again."""
         reader = self._writable()
-        known = [i.name for i in reader.table.indexes]
+        known = [i.name for i in reader.table.indexes if not i.name.endswith(SECOND_PART)]
         if name not in known:
             raise UnknownNameError(
                 f"{reader.where} has no index {name!r}", hint=did_you_mean(name, known, what="indexes")
             )
-        self._advance(reader.table.drop_index(name))
+        for each in [i.name for i in reader.table.indexes if i.name in (name, name + SECOND_PART)]:
+            self._advance(self._reader.table.drop_index(each))
         gone = dict.fromkeys([f"{CONFIG}index.{name}", f"{CONFIG}trained.{name}"])
         self._advance(self._reader.table.set_config(gone))
 
@@ -1465,7 +1467,7 @@ class Collection:
 
 def _holds(reader: Reader, column: str) -> bool:
     """Return whether a point has a value in a column."""
-    return len(reader.table.read(["id"], filter=f"`{column}` IS NOT NULL", limit=1)) > 0
+    return len(reader.table.read(["id"], filter=f"`{column.replace('.', '`.`')}` IS NOT NULL", limit=1)) > 0
 
 
 class _Host:

@@ -271,6 +271,7 @@ class Table:
         batch_rows: int | None = None,
         row_ids: bool = False,
         fragments: Sequence[int] | None = None,
+        indexed: bool = True,
     ) -> pa.RecordBatchReader:
         """Return rows as a stream, in storage order unless ordered.
 
@@ -283,6 +284,7 @@ class Table:
             batch_rows: At most so many rows a batch.
             row_ids: Add Lance's `_rowid`.
             fragments: Only rows of the fragments with these ids.
+            indexed: Whether scalar indexes are asked; without, the columns of the filter are read.
         """
         with _translated(self.location):
             scanner = self._ds.scanner(
@@ -294,6 +296,7 @@ class Table:
                 with_row_id=row_ids,
                 order_by=[ColumnOrdering(name, ascending=up) for name, up in order_by] or None,
                 fragments=None if fragments is None else [self._ds.get_fragment(i) for i in fragments],
+                use_scalar_index=indexed,
             )
             return _Guarded(scanner.to_reader(), self.location).reader()
 
@@ -302,16 +305,27 @@ class Table:
         with _translated(self.location):
             return self.scan(columns, **options).read_all()
 
-    def count(self, filter: str | None = None) -> int:
-        """Return how many rows match."""
+    def sample(self, columns: Sequence[str], *, runs: int, rows: int) -> pa.Table:
+        """Return runs of so many rows each, spread over the dataset; all rows where they are fewer."""
+        starts = np.linspace(0, max(0, self.rows - rows), runs).astype(np.int64)
+        offsets = np.unique(np.add.outer(starts, np.arange(min(rows, self.rows))))
+        with _translated(self.location):
+            return self._ds.take(offsets.tolist(), columns=list(columns))
+
+    def count(self, filter: str | None = None, *, indexed: bool = True) -> int:
+        """Return how many rows match; `indexed` as for `scan`."""
         if filter is None:
             return self.rows
         with _translated(self.location):
-            return int(self._ds.count_rows(filter))
+            if indexed:
+                return int(self._ds.count_rows(filter))
+            return int(self._ds.scanner(filter=filter, use_scalar_index=False).count_rows())
 
-    def row_ids(self, filter: str | None, *, fragments: Sequence[int] | None = None) -> np.ndarray:
-        """Return Lance's row ids of the rows that match, as uint64."""
-        table = self.read(["_rowid"], filter=filter, fragments=fragments)
+    def row_ids(
+        self, filter: str | None, *, fragments: Sequence[int] | None = None, indexed: bool = True
+    ) -> np.ndarray:
+        """Return Lance's row ids of the rows that match, as uint64; `indexed` as for `scan`."""
+        table = self.read(["_rowid"], filter=filter, fragments=fragments, indexed=indexed)
         row_ids: np.ndarray = table["_rowid"].to_numpy()
         return row_ids
 

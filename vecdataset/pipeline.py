@@ -272,7 +272,11 @@ def _sampled(reader: Reader, rank: Sample, selection: Selection, limit: int) -> 
     if selection.rows is not None:
         rows = selection.rows
     else:
-        rows = reader.table.row_ids(selection.sql) if reader.schema.id_type is not None else NO_ROWS
+        rows = (
+            reader.table.row_ids(selection.sql, indexed=selection.indexed)
+            if reader.schema.id_type is not None
+            else NO_ROWS
+        )
     chosen = np.random.default_rng(rank.seed).permutation(rows)[:limit]
     return Ranked(rows=chosen, scores=np.ones(len(chosen)), how="drawn at random", candidates=len(rows))
 

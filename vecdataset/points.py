@@ -33,6 +33,7 @@ from vecdataset.ids import PointId, decode_dictionary, describe, fit_ids
 from vecdataset.schema import (
     EXTRA,
     MAX_PROMOTED,
+    PLACE_TYPE,
     CollectionSchema,
     IdType,
     PayloadColumn,
@@ -155,9 +156,19 @@ def _kind(value: Any) -> pa.DataType | None:
         kinds = {_kind(v) for v in value}
         if len(kinds) == 1:
             inner = kinds.pop()
-            if inner is not None and not pa.types.is_list(inner):
+            if inner is not None and not pa.types.is_nested(inner):
                 return pa.list_(inner)
-    return None
+    return PLACE_TYPE if _is_place(value) else None
+
+
+def _is_place(value: Any) -> bool:
+    """Return whether a value is `{"lat": …, "lon": …}` of two floats: the one object that has a column."""
+    return (
+        isinstance(value, dict)
+        and value.keys() == {"lat", "lon"}
+        and isinstance(value["lat"], float)
+        and isinstance(value["lon"], float)
+    )
 
 
 def _gives_back(value: Any, column: PayloadColumn) -> bool:
@@ -194,7 +205,7 @@ def _gives_back(value: Any, column: PayloadColumn) -> bool:
     if isinstance(value, date):
         return bool(pa.types.is_date32(kind))
     if isinstance(value, dict):
-        return False
+        return kind == PLACE_TYPE and _is_place(value)
     try:
         return bool(pa.scalar(value, kind).as_py() == value)
     except (pa.ArrowInvalid, pa.ArrowTypeError, pa.ArrowNotImplementedError, TypeError, ValueError):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import threading
 import warnings
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -15,7 +16,10 @@ import pyarrow as pa
 from vecdataset.engine import Table
 from vecdataset.errors import InvalidInputError, UnknownNameError, did_you_mean
 from vecdataset.filters import Filter, LanceFilter, check_names, compile_duckdb, compile_lance
+from vecdataset.filters.conditions import HasId
+from vecdataset.filters.expressions import PointId
 from vecdataset.filters.masks import MaskRows, TooSlow
+from vecdataset.filters.tree import walk
 from vecdataset.frames import Frame
 from vecdataset.held import Held, Places
 from vecdataset.schema import (
@@ -24,6 +28,7 @@ from vecdataset.schema import (
     CollectionSchema,
     vector_column,
 )
+from vecdataset.selectivity import RUN_ROWS, RUNS, SMALL, indexes_pay
 from vecdataset.warm import OutgrownError, Warm
 
 CONFIG: Final = "vecdataset."
@@ -51,6 +56,8 @@ class Selection:
     """Where the rows stand in memory, where the filter was decided there."""
     filter: Filter | None = None
     """The filter, where it was decided in memory: for a scan, which would rather have SQL."""
+    indexed: bool = True
+    """Whether scans for it ask scalar indexes."""
 
     @property
     def everything(self) -> bool:
@@ -85,6 +92,9 @@ class Reader:
         self.indexing_threshold = int(config.get(f"{CONFIG}indexing_threshold", DEFAULT_THRESHOLD))
         self.dropped_at: str | None = config.get(f"{CONFIG}dropped_at")
         self._counts: dict[str, int] = {}
+        self._pays: dict[LanceFilter, bool] = {}
+        self._sample: pa.Table | None = None
+        self._lock = threading.Lock()
         self.warm: Warm | None = None
         """The memory of the handle that this version belongs to."""
         self._held: Held | None = None
@@ -252,15 +262,60 @@ class Reader:
         if self.schema.id_type is None:
             return Selection("false", None, "sql")
         compiled = self._compiled(parsed)
+        indexed = self._indexes_pay(parsed, compiled)
         if compiled.dirty is None:
-            return Selection(compiled.clean, None, "sql")
-        clean = self.table.row_ids(compiled.clean) if compiled.clean != "false" else np.zeros(0, np.uint64)
-        dirty = self._decided(parsed, compiled)
+            return Selection(compiled.clean, None, "sql", indexed=indexed)
+        clean = np.zeros(0, np.uint64)
+        if compiled.clean != "false":
+            clean = self.table.row_ids(compiled.clean, indexed=indexed)
+        dirty = self._decided(parsed, compiled, indexed=indexed)
         return Selection(None, np.union1d(clean, dirty), "sql+rows")
 
-    def _decided(self, parsed: Filter, compiled: LanceFilter) -> np.ndarray:
+    def _indexes_pay(self, filter: Filter, compiled: LanceFilter) -> bool:
+        """Return whether scalar indexes make a filter faster than reading its columns."""
+        indexed = self._indexed_keys & filter.keys
+        if not indexed or self.rows < SMALL:
+            return True
+        known = self._pays.get(compiled)
+        if known is None:
+            known = indexes_pay(
+                filter.node, self._sampled(filter), indexed=indexed, columns=self.schema.payload
+            )
+            if len(self._pays) >= _KEPT_COUNTS:
+                self._pays.clear()
+            self._pays[compiled] = known
+        return known
+
+    @cached_property
+    def _indexed_keys(self) -> frozenset[str]:
+        return frozenset(i.column.partition(".")[0] for i in self.table.indexes) & set(self.schema.payload)
+
+    def _sampled(self, filter: Filter) -> MaskRows:
+        """Return a sample of this version with the columns that a filter looks at."""
+        keys = filter.keys & (self.keys | set(self.schema.payload))
+        columns = sorted(keys & set(self.schema.payload))
+        names = ["id", *columns, *([EXTRA] if keys & self.extra_keys else [])]
+        with self._lock:
+            have = self._sample
+            missing = [n for n in names if have is None or n not in have.column_names]
+            if missing:
+                more = self.table.sample(missing, runs=RUNS, rows=RUN_ROWS)
+                for n in have.column_names if have is not None else ():
+                    more = more.append_column(n, have[n])  # type: ignore[index]  # not None here
+                self._sample = more
+            table = self._sample
+        assert table is not None
+        there = np.ones(len(table), bool)
+        return self.mask_rows(table.select(names), dict.fromkeys(self.schema.vector_columns, there))
+
+    def _decided(self, parsed: Filter, compiled: LanceFilter, *, indexed: bool) -> np.ndarray:
         found: list[np.ndarray] = []
-        names = ["id", EXTRA, *dict.fromkeys(compiled.columns)]
+        # Each column costs about as much as finding the rows.
+        names = [*dict.fromkeys(compiled.columns)]
+        if any(isinstance(n, HasId | PointId) for n in walk(parsed.node)):
+            names.append("id")
+        if parsed.keys & self.extra_keys:
+            names.append(EXTRA)
         filter = None if compiled.dirty == "true" else compiled.dirty
         # `has_vector` asks whether a vector is there: its rows are enough, its values are not read.
         there = {
@@ -268,7 +323,9 @@ class Reader:
             for name in compiled.vectors
             if name in self.schema.vector_columns
         }
-        stream = self.table.scan(names, filter=filter, row_ids=True, batch_rows=DIRTY_BATCH_ROWS)
+        stream = self.table.scan(
+            names, filter=filter, row_ids=True, batch_rows=DIRTY_BATCH_ROWS, indexed=indexed
+        )
         for batch in stream:
             row_ids = batch.column("_rowid").to_numpy()
             present = {name: np.isin(row_ids, rows) for name, rows in there.items()}
@@ -319,7 +376,7 @@ class Reader:
         if known is None:
             if len(self._counts) >= _KEPT_COUNTS:
                 self._counts.clear()
-            known = self._counts[selection.sql] = self.table.count(selection.sql)
+            known = self._counts[selection.sql] = self.table.count(selection.sql, indexed=selection.indexed)
         return known
 
     def stream(
@@ -347,7 +404,13 @@ class Reader:
         if selection.filter is not None and len(selection.places or ()) and self._are_many(selection):
             selection = self._selection(selection.filter)
         if selection.rows is None:
-            yield from self.table.scan(columns, filter=selection.sql, batch_rows=batch_rows, row_ids=row_ids)
+            yield from self.table.scan(
+                columns,
+                filter=selection.sql,
+                batch_rows=batch_rows,
+                row_ids=row_ids,
+                indexed=selection.indexed,
+            )
             return
         step = batch_rows or DIRTY_BATCH_ROWS
         for start in range(0, len(selection.rows), step):

@@ -42,6 +42,8 @@ VECTOR_SUFFIX: Final = "__vector"
 SPARSE_TYPE: Final = pa.struct(
     [pa.field("indices", pa.list_(pa.uint32())), pa.field("values", pa.list_(pa.float32()))]
 )
+PLACE_TYPE: Final = pa.struct([pa.field("lat", pa.float64()), pa.field("lon", pa.float64())])
+"""The one JSON object that becomes a column: a place on the globe, in degrees."""
 WIDENED: Final = "__widened"
 WIDENED_NUMBER: Final = "__widened_json"
 NARROWED: Final = "__narrowed"

@@ -60,6 +60,7 @@ def id_page(
             order_by=[("id", True)],
             limit=limit + 1,
             row_ids=True,
+            indexed=selection.indexed,
         )
     else:
         batches = list(reader.stream(["id"], selection, row_ids=True))
@@ -134,7 +135,13 @@ def ordered_page(
     if selection.rows is None:
         sql = f"(`{key}` IS NOT NULL)" + (f" AND ({selection.sql})" if selection.sql else "")
         found = reader.table.read(
-            [key, "id"], filter=sql, order_by=order, limit=limit + 1, offset=skip or None, row_ids=True
+            [key, "id"],
+            filter=sql,
+            order_by=order,
+            limit=limit + 1,
+            offset=skip or None,
+            row_ids=True,
+            indexed=selection.indexed,
         )
         rows = found["_rowid"].to_numpy()
     else:

@@ -340,7 +340,7 @@ class SparseSpace:
             return None
         if selection.rows is not None:
             return selection.rows
-        return np.sort(self._reader.table.row_ids(selection.sql))
+        return np.sort(self._reader.table.row_ids(selection.sql, indexed=selection.indexed))
 
     def nearest(
         self,

@@ -39,7 +39,7 @@ from vecdataset.filters.logic import (
     string,
 )
 from vecdataset.filters.text_dates import compared_as_date, is_plain
-from vecdataset.filters.values import Instant, is_number
+from vecdataset.filters.values import Instant
 from vecdataset.filters.words import words
 
 Guards = list[str]
@@ -255,19 +255,35 @@ def struct_test(path: Sequence[str], kind: pa.DataType, test: Test, *, want: boo
             across = lon.in_range(Range(gt=west, lt=east))
         found = both(lat.in_range(Range(gt=south, lt=north)), across)
         return found if want else not_true(found)
-    raise Undecidable(lat.in_range(_latitudes(test)))
+    raise Undecidable(_around(test, lat, lon))
 
 
 _MOST = 1.7976931348623157e308
 
 
-def _latitudes(test: GeoRadius | GeoPolygon) -> Range:
-    """Return a band of latitudes that surely holds the shape."""
+def _around(test: GeoRadius | GeoPolygon, lat: Scalar, lon: Scalar) -> str:
+    """Return a box of latitudes and longitudes that surely holds the shape."""
     if isinstance(test, GeoPolygon):
-        lats = [p.lat for p in test.exterior]
-        return Range(gte=min(lats), lte=max(lats))
-    reach = math.degrees(max(test.radius_m, 0.0) / EARTH_RADIUS_M) * 1.000001 + 1e-9
-    if not is_number(reach) or reach > 180:
-        # Latitudes beyond 90 degrees come round again.
-        return Range()
-    return Range(gte=test.center.lat - reach, lte=test.center.lat + reach)
+        lats, lons = [p.lat for p in test.exterior], [p.lon for p in test.exterior]
+        north_south, west_east = Range(gte=min(lats), lte=max(lats)), Range(gte=min(lons), lte=max(lons))
+        return both(lat.in_range(north_south), lon.in_range(west_east))
+    angle = max(test.radius_m, 0.0) / EARTH_RADIUS_M * 1.000001 + 1e-11
+    at = math.radians(test.center.lat)
+    if not abs(at) + angle < math.pi / 2 or abs(test.center.lon) > 180:
+        return f"{lat.sql} IS NOT NULL"  # a pole is inside, and with it every longitude
+    reach = math.degrees(angle)
+    inside = lat.in_range(Range(gte=test.center.lat - reach, lte=test.center.lat + reach))
+    # The meridians that touch a circle on the globe.
+    aside = math.degrees(math.asin(min(1.0, math.sin(angle) / math.cos(at)))) * 1.000001 + 1e-9
+    west, east = test.center.lon - aside, test.center.lon + aside
+    if west < -180 or east > 180:
+        west, east = (west + 360, east) if west < -180 else (west, east - 360)
+        beside = either(lon.in_range(Range(gte=west)), lon.in_range(Range(lte=east)))
+    else:
+        beside = lon.in_range(Range(gte=west, lte=east))
+    # Degrees beyond the globe's come round again.
+    beyond = (
+        lat.in_range(Range(lt=-90.0)), lat.in_range(Range(gt=90.0)),
+        lon.in_range(Range(lt=-180.0)), lon.in_range(Range(gt=180.0)),
+    )  # fmt: skip
+    return either(both(inside, beside), *beyond)

@@ -270,7 +270,10 @@ class MaskRows:
         return found
 
     def places(self, path: Path) -> tuple[np.ndarray, np.ndarray, np.ndarray] | None:
-        """Return row, latitude and longitude of every place under a path; None unless rows are kept."""
+        """Return row, latitude and longitude of every place under a path; None unless they come fast."""
+        plain = self._place_column(path)
+        if plain is not None:
+            return plain
         if not self._keep:
             return None
         found = self._places.get(path)
@@ -290,6 +293,21 @@ class MaskRows:
             found = (flat[:, 0].astype(np.int64), flat[:, 1].copy(), flat[:, 2].copy())
             self._places[path] = found
         return found
+
+    def _place_column(self, path: Path) -> tuple[np.ndarray, np.ndarray, np.ndarray] | None:
+        """Return the places of a column that holds nothing else; None if it is no such column."""
+        column = self._columns.get(str(path[0])) if len(path) == 1 else None
+        if column is None or not pa.types.is_struct(column.type) or self.mentions(column.name) is not None:
+            return None
+        sides = [column.type.get_field_index(name) for name in ("lat", "lon")]
+        if any(at < 0 or not pa.types.is_floating(column.type.field(at).type) for at in sides):
+            return None
+        array = self.array(column.name)
+        lat, lon = (pc.cast(pc.struct_field(array, [at]), pa.float64()) for at in sides)
+        # A null beneath a valid struct, or above it, is no place; NaN and infinity are none either.
+        y, x = (pc.fill_null(side, math.nan).to_numpy(zero_copy_only=False) for side in (lat, lon))
+        at = np.flatnonzero(np.isfinite(y) & np.isfinite(x))
+        return at, y[at], x[at]
 
     # ------------------------------------------------------------ ids, vectors
 

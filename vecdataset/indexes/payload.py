@@ -15,7 +15,7 @@ from typing import Any, Final
 
 import pyarrow as pa
 
-from vecdataset.errors import InvalidInputError, NotSupportedError, UnknownNameError, did_you_mean
+from vecdataset.errors import InvalidInputError, UnknownNameError, did_you_mean
 from vecdataset.schema import PayloadColumn
 
 TEXT: Final = "inverted"
@@ -51,6 +51,13 @@ class PayloadIndex:
     """The index's name; a key can have one index of each sort."""
     options: Mapping[str, Any] = field(default_factory=dict)
 
+    @property
+    def parts(self) -> tuple[tuple[str, str], ...]:
+        """The names of Lance's indexes that it is, each with the column, or the part of one, beneath it."""
+        if self.kind != "geo":
+            return ((self.name, self.column),)
+        return ((self.name, f"{self.column}.lat"), (f"{self.name}{SECOND_PART}", f"{self.column}.lon"))
+
     def to_json(self) -> dict[str, Any]:
         """Return what the collection remembers of it."""
         return {"kind": self.kind, "lance": self.lance, **self.options}
@@ -62,19 +69,16 @@ def payload_index(column: PayloadColumn, kind: str | None, options: Mapping[str,
     Raises:
         UnknownNameError: No such kind or option.
         InvalidInputError: The column's type does not go with the kind, or an option is wrong.
-        NotSupportedError: The kind is `geo`.
     """
     asked = None if kind is None else str(kind).lower()
-    refuse_geo(column.name, kind)
     if asked is not None and asked not in _KINDS:
         raise UnknownNameError(
             f"payload index kind {kind!r} is not known",
-            hint=did_you_mean(asked, [*_KINDS, "geo"], what="payload index kinds"),
+            hint=did_you_mean(asked, _KINDS, what="payload index kinds"),
         )
     item = _element(column.type)
     if asked is None:
-        unasked = "bitmap" if pa.types.is_boolean(column.type) else "btree"
-        asked = "label_list" if item is not None else unasked
+        asked = "label_list" if item is not None else _unasked(column)
     lance, takes = _KINDS[asked].lance, _KINDS[asked].takes
     if item is not None and lance == "btree" and asked != "btree":
         lance = "label_list"
@@ -85,21 +89,24 @@ def payload_index(column: PayloadColumn, kind: str | None, options: Mapping[str,
             f"payload key {column.name!r} holds {column.type}; an index {asked!r} takes {_KINDS[asked].says}"
         )
     checked = text_options(options) if lance == TEXT else _none(options, asked)
-    name = column.name + _SUFFIXES.get(lance, "_idx")
+    name = column.name + _suffix(asked, lance)
     return PayloadIndex(column=column.name, kind=asked, lance=lance, name=name, options=checked)
 
 
-def refuse_geo(key: str, kind: str | None) -> None:
-    """Say that there is no index for places, where that is what was asked for."""
-    if str(kind).lower() == "geo":
-        raise NotSupportedError(
-            f"payload key {key!r} cannot have an index {kind!r} yet",
-            hint="places are objects, and those are not columns; filters on them work without an index",
-        )
+def _unasked(column: PayloadColumn) -> str:
+    if _place(column, column.type):
+        return "geo"
+    return "bitmap" if pa.types.is_boolean(column.type) else "btree"
 
 
-_SUFFIXES: Final = {TEXT: ".text_idx", "ngram": ".ngram_idx"}
+_SUFFIXES: Final = {TEXT: ".text_idx", "ngram": ".ngram_idx", "geo": ".geo_idx"}
 """No key with a column has a dot, so these names meet no other key's."""
+SECOND_PART: Final = ".lon"
+"""Ends the name of the second of Lance's indexes that stand for a `geo` index."""
+
+
+def _suffix(kind: str, lance: str) -> str:
+    return _SUFFIXES.get("geo" if kind == "geo" else lance, "_idx")
 
 
 def lost_indexes(
@@ -114,7 +121,7 @@ def lost_indexes(
     """
     out = []
     for name, stored in remembered.items():
-        suffix = _SUFFIXES.get(stored.get("lance", ""), "_idx")
+        suffix = _suffix(stored.get("kind", ""), stored.get("lance", ""))
         column = payload.get(name.removesuffix(suffix))
         if name in there or "lance" not in stored or column is None:
             continue
@@ -224,8 +231,15 @@ def _scalar(_: PayloadColumn, kind: pa.DataType) -> bool:
     return not pa.types.is_nested(kind)
 
 
+def _place(_: PayloadColumn, kind: pa.DataType) -> bool:
+    if not pa.types.is_struct(kind):
+        return False
+    sides = [kind.get_field_index(name) for name in ("lat", "lon")]
+    return all(at >= 0 and pa.types.is_floating(kind.field(at).type) for at in sides)
+
+
 def _lists(_: PayloadColumn, kind: pa.DataType) -> bool:
-    return bool(pa.types.is_nested(kind))
+    return bool(pa.types.is_nested(kind)) and not pa.types.is_struct(kind)
 
 
 _KINDS: Final[Mapping[str, _Kind]] = {
@@ -234,6 +248,7 @@ _KINDS: Final[Mapping[str, _Kind]] = {
     "float": _Kind("btree", _number, "numbers, or lists of them"),
     "bool": _Kind("bitmap", _boolean, "booleans"),
     "datetime": _Kind("btree", _moment, "timestamps or dates; times in text are compared one by one"),
+    "geo": _Kind("btree", _place, "places: {lat, lon}, both with a fraction"),
     "uuid": _Kind("btree", _text, "text, or lists of it"),
     "text": _Kind(TEXT, _text, "text, or lists of it"),
     "btree": _Kind("btree", _scalar, "single values"),
@@ -246,12 +261,12 @@ _KINDS: Final[Mapping[str, _Kind]] = {
 
 __all__ = [
     "LANGUAGES",
+    "SECOND_PART",
     "TEXT",
     "TEXT_DEFAULTS",
     "TEXT_OPTIONS",
     "PayloadIndex",
     "lost_indexes",
     "payload_index",
-    "refuse_geo",
     "text_options",
 ]
