@@ -179,7 +179,7 @@ class Attachment:
         self._functions: list[str] = []
         self._generation = itertools.count(1)
         self._answers = Answers(self.collection)
-        self._facts = facts.Facts(self.collection, self.names)
+        self._facts = facts.Facts(self.collection, self.names, self._answers.findings)
         self._writes = writes.Writes(
             self.collection, source.catalog, self.refresh, self.follow, self._answers.findings.unpin
         )
@@ -227,7 +227,7 @@ class Attachment:
         self.function("write", written.write, writes.WRITTEN, volatile=True)
         self.function("delete", written.delete, "BIGINT", volatile=True)
         self.function("optimize", written.optimize, "BIGINT", volatile=True)
-        for name in ("create", "create_index", "create_payload_index", "snapshot"):
+        for name in ("create", "create_index", "create_payload_index", "snapshot", "restore"):
             self.function(name, getattr(written, name), "VARCHAR", volatile=True)
         self._run(f"CREATE MACRO refresh() AS {self.token}_refresh(1)")
         for sql in (*facts.MACROS, *writes.MACROS, *DISTANCES):

@@ -17,13 +17,21 @@ from vecdataset.duckdb.arguments import (
     params_of,
     values,
 )
+from vecdataset.duckdb.findings import Findings, statement_of
+from vecdataset.duckdb.macros import STATEMENT
+from vecdataset.duckdb.questions import texts
 from vecdataset.filters import Filter
+from vecdataset.grouping import facet
 from vecdataset.ids import Id
+from vecdataset.snapshots import Verification
 from vecdataset.sparse import SparseVector
 
 _TYPES: Final = {
     "VARCHAR": pa.string(),
+    "VARCHAR[]": pa.list_(pa.string()),
+    "BOOLEAN": pa.bool_(),
     "BIGINT": pa.int64(),
+    "UBIGINT": pa.uint64(),
     "TIMESTAMP": pa.timestamp("us"),  # in UTC: with a zone, Python would need the package pytz to read it
 }
 COLUMNS: Final[Mapping[str, Mapping[str, str]]] = {
@@ -49,9 +57,23 @@ COLUMNS: Final[Mapping[str, Mapping[str, str]]] = {
         "version": "BIGINT",
         "rows": "BIGINT",
         "size_bytes": "BIGINT",
-        "created_at": "VARCHAR",
+        "created_at": "TIMESTAMP",
         "note": "VARCHAR",
+        "state": "VARCHAR",
     },
+    "verify": {
+        "name": "VARCHAR",
+        "version": "BIGINT",
+        "ok": "BOOLEAN",
+        "files": "BIGINT",
+        "size_bytes": "BIGINT",
+        "missing": "VARCHAR[]",
+        "truncated": "VARCHAR[]",
+        "changed": "VARCHAR[]",
+        "problems": "VARCHAR[]",
+    },
+    "facet": {"value": "VARCHAR", "count": "BIGINT"},
+    "diff": {"change": "VARCHAR", "number": "UBIGINT", "label": "VARCHAR", "column": "VARCHAR"},
     "indexes": {
         "name": "VARCHAR",
         "kind": "VARCHAR",
@@ -81,21 +103,54 @@ class Facts:
         self,
         collection: Callable[[str], Collection],
         names: Callable[[], Mapping[str, str | None]],
+        findings: Findings,
     ) -> None:
-        """Take what finds a collection, and what lists them with the reason why one does not open."""
+        """Take what there is.
+
+        Args:
+            collection: Finds a collection.
+            names: Lists them, with the reason why one does not open.
+            findings: Knows the versions that statements see.
+        """
         self._collection = collection
         self._names = names
+        self._findings = findings
 
-    def count(self, collection: pa.ChunkedArray, filter: pa.ChunkedArray) -> pa.Array:
+    def count(
+        self, collection: pa.ChunkedArray, filter: pa.ChunkedArray, *statement: pa.ChunkedArray
+    ) -> pa.Array:
         """Return how many points match."""
+        asking = statement_of(*statement)
         known: dict[tuple[str, Any], int] = {}
         out = []
         for name, condition in zip(values(collection), map(frozen, values(filter)), strict=True):
             if (name, condition) not in known:
                 text = condition if condition is None else str(condition)
-                known[name, condition] = self._collection(name).count(filter_of(text))
+                reader = self._findings.reader(name, asking)
+                known[name, condition] = reader.count(reader.select(filter_of(text)))
             out.append(known[name, condition])
         return pa.array(out, pa.int64())
+
+    def facet(
+        self,
+        collection: pa.ChunkedArray,
+        key: pa.ChunkedArray,
+        k: pa.ChunkedArray,
+        filter: pa.ChunkedArray,
+        *statement: pa.ChunkedArray,
+    ) -> pa.Array:
+        """Return the values of payload keys, as text, with how many points hold each."""
+        out: list[list[dict[str, Any]]] = []
+        asking = statement_of(*statement)
+        for name, path, limit, condition in zip(*map(values, (collection, key, k, filter)), strict=True):
+            if path is None:
+                out.append([])
+                continue
+            reader = self._findings.reader(name, asking)
+            found = facet(reader, path, filter=filter_of(condition), limit=limit_of(limit)).to_pylist()
+            shown = texts([row["value"] for row in found])
+            out.append([{"value": v, "count": row["count"]} for v, row in zip(shown, found, strict=True)])
+        return _arrow("facet", out)
 
     def collections(self, once: pa.ChunkedArray) -> pa.Array:
         """Return the collections."""
@@ -139,8 +194,50 @@ class Facts:
         for name in values(collection):
             rows = self._collection(name).snapshots.list().to_arrow().to_pylist()
             shown = [{key: row.get(key) for key in names} for row in rows]
-            out.append([row | {"created_at": str(row["created_at"])} for row in shown])
+            for row in shown:
+                row["created_at"] = row["created_at"] and row["created_at"].replace(tzinfo=None)
+            out.append(shown)
         return _arrow("snapshots", out)
+
+    def verify(self, collection: pa.ChunkedArray, name: pa.ChunkedArray, deep: pa.ChunkedArray) -> pa.Array:
+        """Return what the verification of one snapshot, or of all, has found."""
+        out = []
+        for which, snapshot, deeply in zip(*map(values, (collection, name, deep)), strict=True):
+            found = self._collection(which).snapshots.verify(snapshot, deep=bool(deeply))
+            reports = [found] if isinstance(found, Verification) else found
+            out.append([
+                {
+                    "name": r.snapshot, "version": r.version, "ok": r.ok, "files": r.files,
+                    "size_bytes": r.size_bytes, "missing": r.missing, "truncated": r.truncated,
+                    "changed": r.changed, "problems": r.problems,
+                }
+                for r in reports
+            ])  # fmt: skip
+        return _arrow("verify", out)
+
+    def diff(
+        self,
+        collection: pa.ChunkedArray,
+        old: pa.ChunkedArray,
+        new: pa.ChunkedArray,
+        *_: pa.ChunkedArray,
+    ) -> pa.Array:
+        """Return the points and columns that differ between two snapshots or versions."""
+        out: list[list[dict[str, Any]]] = []
+        for name, a, b in zip(*map(values, (collection, old, new)), strict=True):
+            if a is None:
+                out.append([])
+                continue
+            found = self._collection(name).snapshots.diff(a, b)
+            rows: list[dict[str, Any]] = [
+                {"change": change, "number" if isinstance(id, int) else "label": id}
+                for change in ("added", "changed", "removed")
+                for id in getattr(found, change)
+            ]
+            rows += [{"change": "column added", "column": c} for c in found.columns_added]
+            rows += [{"change": "column removed", "column": c} for c in found.columns_removed]
+            out.append(rows)
+        return _arrow("diff", out)
 
     def indexes(self, collection: pa.ChunkedArray) -> pa.Array:
         """Return the indexes."""
@@ -211,13 +308,17 @@ class Facts:
 
 
 MACROS: Final = (
-    "CREATE MACRO count(collection, filter := NULL) AS {prefix}count(collection, filter)",
+    f"CREATE MACRO count(collection, filter := NULL) AS {{prefix}}count(collection, filter, {STATEMENT})",
     "CREATE MACRO matches(filter, payload) AS {prefix}matches(filter, payload)",
     "CREATE MACRO collections() AS TABLE SELECT unnest({prefix}collections(1), max_depth := 2)",
     "CREATE MACRO versions(collection) AS TABLE SELECT unnest({prefix}versions(collection), max_depth := 2)",
     (
         "CREATE MACRO snapshots(collection) AS TABLE "
         "SELECT unnest({prefix}snapshots(collection), max_depth := 2)"
+    ),
+    (
+        "CREATE MACRO verify(collection, name := NULL, deep := false) AS TABLE "
+        "SELECT unnest({prefix}verify(collection, name, deep), max_depth := 2)"
     ),
     "CREATE MACRO indexes(collection) AS TABLE SELECT unnest({prefix}indexes(collection), max_depth := 2)",
     (

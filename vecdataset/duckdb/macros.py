@@ -23,7 +23,10 @@ class Verb:
     call: str
     """The function that finds the hits, without its closing parenthesis, with `{collection}` for the name."""
     columns: str = "h._rank, h.{id} AS id, h.score, h._distance"
-    """What it shows before the payload."""
+    """What it shows, before the payload."""
+    payload: bool = True
+    shown_by: str = "_scored"
+    """The macro of a collection's schema that shows the columns of hits found elsewhere."""
 
 
 _UNSCORED: Final = "h.{id} AS id"
@@ -76,18 +79,37 @@ VERBS: Final = (
         parameters=f'query, "by", k := 10, group_size := 3, {_OPTIONS}',
         call=f'group({{collection}}, query, "by", k, group_size, {_PASSED}',
         columns='h._rank, h."group", h.{id} AS id, h.score, h._distance',
+        shown_by="_grouped",
     ),
     Verb(
         name="get",
         parameters="ids",
         call="ranked('get', {collection}, ids, NULL, NULL, NULL, NULL, NULL, NULL",
         columns=_UNSCORED,
+        shown_by="_points",
     ),
     Verb(
         name="scroll",
         parameters="k := 10, start := NULL, order_by := NULL, filter := NULL",
         call="ranked('scroll', {collection}, start, order_by, NULL, k, filter, NULL, NULL",
         columns=_UNSCORED,
+        shown_by="_points",
+    ),
+    Verb(
+        name="facet",
+        parameters="key, k := 10, filter := NULL",
+        call="facet({collection}, key, k, filter",
+        columns='h."value", h."count"',
+        payload=False,
+        shown_by="_facet",
+    ),
+    Verb(
+        name="diff",
+        parameters="old, new := NULL",
+        call="diff({collection}, old, new",
+        columns='h.change, h.{id} AS id, h."column"',
+        payload=False,
+        shown_by="_diff",
     ),
 )
 """Every one is a macro of each collection's schema, and a generic one that takes the name first."""
@@ -135,22 +157,20 @@ def collection_macros(name: str, schema: str, prefix: str, *, id: str, payload: 
     """
     rest = "" if payload is None else f", unnest({payload}(h.place, h.row_id))"
     at = quoted(schema)
+    shapes = {}
     for verb in VERBS:
         call = f"{prefix}{verb.call.replace('{collection}', literal(name))}, {STATEMENT})"
+        columns = verb.columns.replace("{id}", id) + (rest if verb.payload else "")
         yield (
             f"CREATE OR REPLACE MACRO {at}.{quoted(verb.name)}({verb.parameters}) AS TABLE "
-            f"SELECT {verb.columns.replace('{id}', id)}{rest} FROM (SELECT unnest({call}) AS h)"
+            f"SELECT {columns} FROM (SELECT unnest({call}) AS h)"
         )
-    for shape in dict.fromkeys(verb.columns for verb in VERBS):
+        shapes[verb.shown_by] = columns
+    for shown_by, columns in shapes.items():
         yield (
-            f"CREATE OR REPLACE MACRO {at}.{quoted(_shown_by(shape))}(hits) AS TABLE "
-            f"SELECT {shape.replace('{id}', id)}{rest} FROM (SELECT unnest(hits) AS h)"
+            f"CREATE OR REPLACE MACRO {at}.{shown_by}(hits) AS TABLE "
+            f"SELECT {columns} FROM (SELECT unnest(hits) AS h)"
         )
-
-
-def _shown_by(columns: str) -> str:
-    """Return the macro that shows hits with these columns."""
-    return "_grouped" if '"group"' in columns else "_scored" if "score" in columns else "_points"
 
 
 def generic_macros(
@@ -177,7 +197,7 @@ def generic_macros(
     plain = [name for name, schema in schemas.items() if name == schema and _MARK not in name]
     names = literal(_MARK + _MARK.join(plain) + _MARK)
     for verb in VERBS:
-        shown = f".{_shown_by(verb.columns)}(a.hits)"
+        shown = f".{verb.shown_by}(a.hits)"
         start = f"FROM {quoted(catalog)}."
         cases = "".join(
             f" WHEN collection = {literal(name)} THEN {literal(start + quoted(schema) + shown)}"

@@ -277,6 +277,20 @@ class Writes:
             self._follow(which)
         return pa.array(out, pa.string())
 
+    def restore(
+        self, collection: pa.ChunkedArray, name: pa.ChunkedArray, target: pa.ChunkedArray, at: pa.ChunkedArray
+    ) -> pa.Array:
+        """Bring snapshots back, and return the URLs that hold them."""
+        columns = map(values, (collection, name, target))
+        out = [
+            self._collection(which).snapshots.restore(snapshot, into=into)
+            for which, snapshot, into in zip(*columns, strict=True)
+        ]
+        self._written(collection, at)
+        if any(into is not None for into in values(target)):
+            self._refresh()
+        return pa.array(out, pa.string())
+
     def optimize(self, collection: pa.ChunkedArray) -> pa.Array:
         """Bring indexes and files in order, and return the versions."""
         out = []
@@ -350,6 +364,10 @@ MACROS: Final = (
     (
         "CREATE MACRO snapshot(collection, name := NULL, note := NULL) AS "
         "{prefix}snapshot(collection, name, note)"
+    ),
+    (
+        "CREATE MACRO restore(collection, name, target := NULL) AS "
+        "{prefix}restore(collection, name, target, epoch_us(now()))"
     ),
     "CREATE MACRO optimize(collection) AS {prefix}optimize(collection)",
 )
