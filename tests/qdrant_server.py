@@ -42,6 +42,8 @@ class Fault:
     kind: str
     """`503`, `drop`, `hang`, `truncate`, `gzip`, `corrupt`, `lost answer`, `html`."""
     times: int = 1
+    after: int = 0
+    """How many of them go well first."""
 
 
 class RefusedError(Exception):
@@ -99,15 +101,19 @@ class QdrantServer:
     def __exit__(self, *_):
         self.close()
 
-    def fail(self, match, kind, times=1):
-        self.faults.append(Fault(match, kind, times))
+    def fail(self, match, kind, times=1, after=0):
+        self.faults.append(Fault(match, kind, times, after))
 
     def fault_of(self, request):
         with self.lock:
             for fault in self.faults:
-                if fault.times and re.search(fault.match, request):
-                    fault.times -= 1
-                    return fault.kind
+                if not fault.times or not re.search(fault.match, request):
+                    continue
+                if fault.after:
+                    fault.after -= 1
+                    continue
+                fault.times -= 1
+                return fault.kind
         return None
 
     def snapshots(self, name):

@@ -315,3 +315,145 @@ def test_large_points_are_sent_in_several_requests(tmp_path, server, monkeypatch
     made.export(f"{server.url}/c")
 
     assert server.requests.count("PUT /collections/c/points") > 4
+
+
+# ------------------------------------------------------------------------------------ import
+
+
+@pytest.fixture
+def there(books, server):
+    """A server that holds the books."""
+    books.export(f"{server.url}/library")
+    return server
+
+
+def points(collection):
+    rows = collection.get(collection.to_arrow()["id"].to_pylist(), with_vectors=True).to_pylist(
+        layout="qdrant"
+    )
+    return {row["id"]: row for row in rows}
+
+
+def test_a_collection_comes_from_a_server_with_everything(books, there, tmp_path):
+    told = []
+    made = vd.load(f"{there.url}/library", str(tmp_path / "copy"), progress=told.append)
+    ours, theirs = points(books), points(made)
+
+    assert (len(made), told[-1], made.schema.id_type) == (250, 250, "mixed")
+    assert made.schema.vectors == books.schema.vectors
+    assert made.schema.sparse == books.schema.sparse
+    assert {i: p["payload"] for i, p in theirs.items()} == {i: p["payload"] for i, p in ours.items()}
+    for id in (1, "00000000-0000-4000-8000-000000000003"):
+        assert theirs[id]["vector"]["words"] == ours[id]["vector"]["words"]
+        np.testing.assert_allclose(theirs[id]["vector"]["many"], ours[id]["vector"]["many"])
+        np.testing.assert_allclose(theirs[id]["vector"][""], vd.normalize(ours[id]["vector"][""]), atol=1e-6)
+
+
+def test_what_qdrant_was_told_goes_back_there(there, tmp_path):
+    made = vd.load(f"{there.url}/library", str(tmp_path / "copy"))
+    made.export(f"{there.url}/again")
+
+    assert there.describe(there.find("again"))["config"] == there.describe(there.find("library"))["config"]
+    assert there.describe(there.find("again"))["payload_schema"].keys() == {"lang"}
+
+
+@pytest.mark.parametrize("kind", ["503", "drop", "lost answer"])
+def test_faults_during_an_import_are_gone_over(there, tmp_path, kind):
+    there.fail("scroll", kind, times=3)
+
+    assert (
+        len(vd.load(f"{there.url}/library", str(tmp_path / "copy"), source_options={"batch_points": 50}))
+        == 250
+    )
+
+
+def test_an_import_that_fails_leaves_nothing(there, tmp_path):
+    there.requests.clear()
+    there.fail("scroll", "503", times=99, after=4)
+    with pytest.raises(vd.StorageError):
+        vd.load(f"{there.url}/library", str(tmp_path / "copy"),
+                source_options={"batch_points": 50, "attempts": 2})  # fmt: skip
+
+    assert there.requests.count("POST /collections/library/points/scroll") == 6
+    assert not (tmp_path / "copy").exists()
+
+
+def test_an_interrupted_import_goes_on_from_its_checkpoint(there, tmp_path, monkeypatch):
+    from vecdataset.formats.qdrant import live
+
+    monkeypatch.setattr(live, "CHECKPOINT_POINTS", 100)
+    options = {"batch_points": 50, "attempts": 1, "checkpoint": str(tmp_path / "import.json")}
+
+    def stop(count):
+        if count >= 200:
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        vd.load(f"{there.url}/library", str(tmp_path / "copy"), source_options=options, progress=stop)
+    assert json.loads((tmp_path / "import.json").read_text())["points"] == 100
+    there.requests.clear()
+    made = vd.load(f"{there.url}/library", str(tmp_path / "copy"), source_options=options)
+
+    assert len(made) == 250
+    assert there.requests.count("POST /collections/library/points/scroll") == 5
+    assert not (tmp_path / "import.json").exists()
+
+
+def test_imp_5_points_without_their_vectors_are_refused(there, tmp_path, monkeypatch):
+    import qdrant_server
+
+    record = qdrant_server._record
+    monkeypatch.setattr(qdrant_server, "_record", lambda r, with_payload, _: record(r, with_payload, False))
+    with pytest.raises(vd.VecDatasetError, match="without a word on its vectors"):
+        vd.load(f"{there.url}/library", str(tmp_path / "copy"))
+    assert not (tmp_path / "copy").exists()
+
+
+def test_a_server_that_gives_too_few_points_is_found_out(there, tmp_path, monkeypatch):
+    from qdrant_server import _Handler
+
+    found = _Handler._found
+    monkeypatch.setattr(_Handler, "_found", lambda self, records, value: found(self, records, value)[:40])
+    with pytest.raises(vd.VecDatasetError, match="says that it has 250 points, and gave 40"):
+        vd.load(f"{there.url}/library", str(tmp_path / "copy"))
+    assert not (tmp_path / "copy").exists()
+
+
+def test_a_collection_that_is_not_there_is_said_to_be_missing(there, tmp_path):
+    with pytest.raises(vd.NotFoundError, match=r"there is no collection qdrant://.*/nothing") as caught:
+        vd.load(f"{there.url}/nothing", str(tmp_path / "copy"))
+    assert caught.value.hint == "collections there: library"
+
+
+def test_what_qdrants_own_client_wrote_is_imported(server, tmp_path):
+    qdrant_client = pytest.importorskip("qdrant_client")
+    models = qdrant_client.models
+    host, port = server.address.split(":")
+    client = qdrant_client.QdrantClient(
+        host=host, port=int(port), prefer_grpc=False, check_compatibility=False
+    )
+    client.create_collection("c", vectors_config=models.VectorParams(size=2, distance=models.Distance.DOT))
+    client.upsert("c", [models.PointStruct(id=i, vector=[i, 1], payload={"n": i}) for i in range(5)])
+    made = vd.load(f"{server.url}/c", str(tmp_path / "copy"))
+    client.close()
+
+    assert made.get([4], with_vectors=True).to_pylist(layout="qdrant") == [
+        {"id": 4, "vector": [4.0, 1.0], "payload": {"n": 4}}
+    ]
+
+
+def test_the_shell_imports_and_exports(there, tmp_path):
+    from click.testing import CliRunner
+
+    from vecdataset.cli import main
+
+    def run(*arguments):
+        return CliRunner().invoke(main, arguments, catch_exceptions=False)
+
+    made = run(
+        "import", f"{there.url}/library", str(tmp_path / "copy"), "--source-option", "batch_points=100"
+    )
+    sent = run("export", str(tmp_path / "copy"), f"{there.url}/again", "--target-option", "attempts=2")
+
+    assert (made.exit_code, sent.exit_code) == (0, 0), made.output + sent.output
+    assert json.loads(made.stdout)["points"] == json.loads(sent.stdout)["points"] == 250

@@ -178,7 +178,9 @@ def open_at(url: str, storage: Mapping[str, Any], at: str | None = None) -> Coll
 
 def is_server(url: str) -> bool:
     """Return whether a URL names a Qdrant server."""
-    return url.startswith(("qdrant://", "qdrants://"))
+    from vecdataset.formats.qdrant.client import is_server as named
+
+    return named(url)
 
 
 def _moment(text: str) -> Any:

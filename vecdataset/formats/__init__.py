@@ -27,6 +27,7 @@ from vecdataset.errors import (
     did_you_mean,
 )
 from vecdataset.formats.files import STANDARD, Source, file_name, open_source, open_target, write_beside
+from vecdataset.formats.qdrant.client import is_server
 from vecdataset.points import Layout
 from vecdataset.registry import PluginWarning, Registry
 from vecdataset.schema import (
@@ -319,7 +320,8 @@ def load(
     numbers. The file is read as a stream, and may be larger than memory.
 
     Args:
-        source: A path, a URL of any fsspec filesystem, a binary file, or `-` for standard input.
+        source: A path, a URL of any fsspec filesystem, a binary file, `-` for standard input, or
+            `qdrant://host[:port]/collection`, a running server.
         url: The collection.
         format: `parquet`, `arrow`, `jsonl`, or a plugin's; None looks at the first bytes, then at
             the name's ending.
@@ -336,7 +338,9 @@ def load(
         batch_rows: Rows read at a time.
         filesystem: An fsspec filesystem for `url`.
         storage_options: fsspec's options for `url`.
-        source_options: fsspec's options for `source`.
+        source_options: fsspec's options for `source`; of a server `api_key`, `timeout_s`, `attempts`,
+            `batch_points`, and `checkpoint`: a file by which an interrupted import goes on, and which
+            makes it several commits.
         options: What the file's format takes besides; one that it does not know is refused by name.
 
     Returns:
@@ -356,6 +360,15 @@ def load(
 
     declared, mapping = _declared_or_mapped(vectors, vectors_from)
     location = storage.resolve(url, filesystem=filesystem, storage_options=storage_options)
+    if is_server(source):
+        from vecdataset.formats.qdrant.live import pull
+
+        def fill(reading: Reading, where: str, told: Callable[[int], None] | None) -> Collection:
+            schema = _declaration(reading, declared, mapping, where, sparse, id_type, distance)
+            return _fill(location, reading, where, lambda: schema, progress=told)
+
+        given = {**(source_options or {}), **options}
+        return pull(source, fill, target=location.url, options=given, progress=progress)
     with open_source(source, options=source_options, markers=_markers()) as file:
         reading = _read(file, format, batch_rows, layout, options)
 
@@ -756,8 +769,6 @@ def export_points(
     A target `qdrant://host[:port]/collection` is a collection of a running server; see
     `formats.qdrant.live.push`.
     """
-    from vecdataset.formats.qdrant.client import is_server
-
     if is_server(target):
         from vecdataset.formats.qdrant.live import push
 

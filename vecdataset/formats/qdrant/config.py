@@ -24,7 +24,7 @@ from vecdataset.schema import UNNAMED, CollectionSchema, SparseVectorParams, Vec
 if TYPE_CHECKING:
     from vecdataset.collection import Collection
 
-__all__ = ["KEPT", "Declared", "declared_by", "kb_to_rows", "kept_config", "rows_to_kb"]
+__all__ = ["KEPT", "Declared", "declared_by", "kb_to_rows", "kept_config", "rows_to_kb", "settings_to_keep"]
 
 KEPT: Final = "qdrant."
 """Settings of a collection that came from Qdrant: `qdrant.config`, `qdrant.payload_index`, `qdrant.names`."""
@@ -193,6 +193,23 @@ def _fits(name: str) -> bool:
     except InvalidInputError:
         return False
     return True
+
+
+def settings_to_keep(
+    declared: Declared, config: Mapping[str, Any] | None, payload_index: Mapping[str, Any] | None
+) -> dict[str, str]:
+    """Return the settings of a collection that is made for Qdrant's points; see `kept_config`."""
+    out: dict[str, str] = {}
+    for key, value in (
+        ("full_scan_threshold", declared.full_scan_threshold),
+        ("indexing_threshold", declared.indexing_threshold),
+    ):
+        if value is not None:
+            out[CONFIG + key] = str(value)
+    for name, kept in (("config", config), ("payload_index", payload_index), ("names", declared.names)):
+        if kept:
+            out[f"{CONFIG}{KEPT}{name}"] = json.dumps(kept, separators=(",", ":"), ensure_ascii=False)
+    return out
 
 
 def kept_config(collection: Collection) -> dict[str, Any]:

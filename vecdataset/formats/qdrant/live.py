@@ -9,7 +9,7 @@ from __future__ import annotations
 import json
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import replace
 from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
@@ -21,7 +21,7 @@ from vecdataset.errors import (
     NotFoundError,
     VecDatasetError,
 )
-from vecdataset.formats import stored_points
+from vecdataset.formats import Reading, stored_points
 from vecdataset.formats.qdrant.client import (
     Address,
     Server,
@@ -30,17 +30,20 @@ from vecdataset.formats.qdrant.client import (
     read_checkpoint,
     write_checkpoint,
 )
-from vecdataset.formats.qdrant.config import Declared, declared_by
+from vecdataset.formats.qdrant.config import Declared, declared_by, settings_to_keep
 from vecdataset.formats.qdrant.proof import Proof
 from vecdataset.formats.qdrant.records import Records, records_of
 from vecdataset.formats.qdrant.settings import Settings, creation_body, settings_of
+from vecdataset.schema import IdType
 
 if TYPE_CHECKING:
     from vecdataset.collection import Collection
 
-__all__ = ["Scrolled", "overview", "push", "scrolled"]
+__all__ = ["overview", "pull", "push"]
 
 PAGE: Final = 1_000
+CHECKPOINT_POINTS: Final = 20_000
+_FIRST_UUID: Final = "00000000-0000-0000-0000-000000000000"
 BODY_BYTES: Final = 16 << 20
 """A server takes 32 MB by default."""
 IDS_PAGE: Final = 10_000
@@ -75,46 +78,123 @@ def overview(url: str, *, options: Mapping[str, Any] | None = None) -> list[dict
 # ------------------------------------------------------------------------------------ in
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Scrolled:
-    """One collection of a server, being read."""
+def pull(
+    url: str,
+    fill: Callable[[Reading, str, Callable[[int], None] | None], Collection],
+    *,
+    target: str,
+    options: Mapping[str, Any] | None = None,
+    progress: Callable[[int], None] | None = None,
+) -> Collection:
+    """Read a collection of a server into one of ours.
 
-    declared: Declared
-    config: Mapping[str, Any]
-    """What Qdrant says of it: `config`, and `payload_index` as in a snapshot."""
-    count: int
-    """Points when the reading began."""
-    pages: Iterator[tuple[list[dict[str, Any]], Any]]
-    """Qdrant-shaped points, and the offset of the next page; None with the last."""
-
-
-def scrolled(server: Server, *, offset: Any = None, page: int = PAGE) -> Scrolled:
-    """Begin to read a collection.
+    Without a checkpoint all points are one commit, and the count is compared before it. With one, some
+    ten thousand points are a commit each, after which the checkpoint is written.
 
     Args:
-        server: Its address names the collection.
-        offset: Where an earlier run stopped.
-        page: Points a request.
+        url: `qdrant://host[:port]/collection`.
+        fill: Upserts what is read, into a collection that it makes if it is not there.
+        target: That collection's URL, for the checkpoint.
+        options: `api_key`, `timeout_s`, `attempts`; `checkpoint`: a file; `batch_points`: points a request.
+        progress: Called with the number of points read so far.
 
     Raises:
         NotFoundError: The server has no such collection.
+        CorruptionError: It gives another number of points than it says it has, or leaves out vectors.
     """
-    where, name = server.address.url, server.address.named()
-    found = server.collection(name)
-    if found is None:
-        have = ", ".join(server.collections()) or "none"
-        raise NotFoundError(f"there is no collection {where}", hint=f"collections there: {have}")
-    config = dict(found["config"])
-    declared = declared_by(config, where=where)
+    given = dict(options or {})
+    address = Address.parse(url, given)
+    name, where = address.named(), address.url
+    checkpoint = Path(given["checkpoint"]) if given.get("checkpoint") else None
+    run = {"source": where, "target": target}
+    with Server(address) as server:
+        server.version()
+        before = read_checkpoint(checkpoint, **run) if checkpoint else None
+        done = int(before["points"]) if before else 0
+        found = server.collection(name)
+        if found is None:
+            have = ", ".join(server.collections()) or "none"
+            raise NotFoundError(f"there is no collection {where}", hint=f"collections there: {have}")
+        declared = declared_by(found["config"], where=where)
+        count = server.count(name)
+        offset = before["offset"] if before else None
+        pages = _pages(server, name, declared.names, offset, int(given.get("batch_points", PAGE)))
+        reading = _reading(server, name, found, declared)
+        if checkpoint is None:
+            told = replace(reading, points=_all(server, name, pages, count))
+            return fill(told, where, progress)
+        collection = None
+        for points, following in _parts(pages):
+            part_of = replace(reading, points=points, losses=() if done else reading.losses)
+            collection = fill(part_of, where, _beyond(progress, done))
+            done += len(points)
+            write_checkpoint(checkpoint, {**run, "offset": following, "points": done})
+        _compare(server, name, count, done)
+        drop_checkpoint(checkpoint)
+        assert collection is not None  # there is one page at least
+        return collection
+
+
+def _reading(server: Server, name: str, found: Mapping[str, Any], declared: Declared) -> Reading:
+    """Return what the server says of a collection; its points are still to come."""
     index = {
-        path: s.get("params") or s["data_type"] for path, s in (found.get("payload_schema") or {}).items()
+        path: schema.get("params") or schema["data_type"]
+        for path, schema in (found.get("payload_schema") or {}).items()
     }
-    return Scrolled(
-        declared=declared,
-        config={"config": config, "payload_index": {"schema": index} if index else {}},
-        count=server.count(name),
-        pages=_pages(server, name, declared.names, offset, page),
+    schema = replace(declared.schema, id_type=_id_type(server, name))
+    return Reading(
+        points=(),
+        vectors=schema.vectors,
+        sparse=schema.sparse,
+        declared=schema,
+        layout="qdrant",
+        settings=settings_to_keep(declared, found["config"], {"schema": index} if index else None),
+        losses=declared.losses,
     )
+
+
+def _id_type(server: Server, name: str) -> IdType | None:
+    """Return what ids there are: a scroll gives integers first, then UUIDs."""
+    first, _ = next(server.scroll(name, limit=1, full=False))
+    if not first:
+        return None
+    if not isinstance(first[0]["id"], int):
+        return "uuid"
+    uuids, _ = next(server.scroll(name, limit=1, offset=_FIRST_UUID, full=False))
+    return "mixed" if uuids else "uint64"
+
+
+def _all(
+    server: Server, name: str, pages: Iterator[tuple[list[dict[str, Any]], Any]], count: int
+) -> Iterator[dict[str, Any]]:
+    done = 0
+    for points, _ in pages:
+        yield from points
+        done += len(points)
+    _compare(server, name, count, done)
+
+
+def _compare(server: Server, name: str, count: int, done: int) -> None:
+    """Compare what came with what the server said before and says now."""
+    now = server.count(name)
+    if done not in range(min(count, now), max(count, now) + 1):
+        raise CorruptionError(f"{server.address.url} says that it has {now:,} points, and gave {done:,}")
+
+
+def _parts(
+    pages: Iterator[tuple[list[dict[str, Any]], Any]],
+) -> Iterator[tuple[list[dict[str, Any]], Any]]:
+    """Yield pages as parts large enough for a commit."""
+    held: list[dict[str, Any]] = []
+    for points, following in pages:
+        held += points
+        if len(held) >= CHECKPOINT_POINTS or following is None:
+            yield held, following
+            held = []
+
+
+def _beyond(progress: Callable[[int], None] | None, done: int) -> Callable[[int], None] | None:
+    return None if progress is None else lambda count: progress(done + count)
 
 
 def _pages(

@@ -6,7 +6,6 @@ load one. Nothing is read in place: the engine writes into the folders that it o
 
 from __future__ import annotations
 
-import json
 import os
 import tempfile
 from collections.abc import Iterator, Mapping
@@ -26,11 +25,10 @@ from vecdataset.errors import (
 from vecdataset.formats import Reading, Readings, Source
 from vecdataset.formats.qdrant import anatomy as look
 from vecdataset.formats.qdrant.archive import damaged
-from vecdataset.formats.qdrant.config import KEPT, Declared, declared_by
+from vecdataset.formats.qdrant.config import Declared, declared_by, settings_to_keep
 from vecdataset.formats.qdrant.shard import LoadedShard
 from vecdataset.formats.qdrant.unpack import Unpacked, unpack, verify_checksum
 from vecdataset.points import RawBatch
-from vecdataset.reader import CONFIG
 from vecdataset.schema import IdType
 
 __all__ = ["look_into", "read_all"]
@@ -193,7 +191,7 @@ class _Part:
             sparse=schema.sparse,
             declared=schema,
             layout="qdrant",
-            settings=self._settings(declared),
+            settings=settings_to_keep(declared, self.found.config, self.found.payload_index),
             losses=(*losses, *declared.losses),
             close=points.close,
         )
@@ -248,23 +246,6 @@ class _Part:
             if isinstance(params, dict)
         }
         return {"params": {"vectors": plain, "sparse_vectors": {name: {} for name in sparse}}}
-
-    def _settings(self, declared: Declared) -> dict[str, str]:
-        out: dict[str, str] = {}
-        for key, value in (
-            ("full_scan_threshold", declared.full_scan_threshold),
-            ("indexing_threshold", declared.indexing_threshold),
-        ):
-            if value is not None:
-                out[CONFIG + key] = str(value)
-        for name, kept in (
-            ("config", self.found.config),
-            ("payload_index", self.found.payload_index),
-            ("names", declared.names),
-        ):
-            if kept:
-                out[f"{CONFIG}{KEPT}{name}"] = json.dumps(kept, separators=(",", ":"), ensure_ascii=False)
-        return out
 
 
 class _Points:

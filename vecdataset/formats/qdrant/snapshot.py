@@ -25,7 +25,7 @@ from typing import TYPE_CHECKING, Any, BinaryIO, Final
 
 from vecdataset.display import size
 from vecdataset.errors import InvalidInputError, StorageError
-from vecdataset.formats import stored_points
+from vecdataset.formats import LossWarning, stored_points
 from vecdataset.formats.qdrant.edge import edge
 from vecdataset.formats.qdrant.proof import Proof, Stored
 from vecdataset.formats.qdrant.records import Records, records_of
@@ -90,7 +90,7 @@ def write_snapshot(
             shutil.rmtree(place / "shard")
             _verify(engine, archive, place / "check", proof, name)
     for loss in settings.losses:
-        warnings.warn(loss, stacklevel=2)
+        warnings.warn(loss, LossWarning, stacklevel=2)
     return {".checksum": digest.encode()}
 
 
