@@ -214,12 +214,18 @@ def info(url: str, at: str | None, storage: dict[str, Any], as_json: bool) -> No
 @id_type_option
 @source_option
 @reading_option
+@click.option(
+    "--all",
+    "everything",
+    is_flag=True,
+    help="Load every collection of a full-storage snapshot; URL is the folder they go to.",
+)
 @storage_option
 @json_flag
 def import_(
     source: str, url: str, format: str | None, vectors_from: Any, id_column: str, distance: str | None,
-    id_type: str | None, source_options: dict[str, Any], reading: dict[str, Any], storage: dict[str, Any],
-    as_json: bool,
+    id_type: str | None, source_options: dict[str, Any], reading: dict[str, Any], everything: bool,
+    storage: dict[str, Any], as_json: bool,
 ) -> None:  # fmt: skip
     """Upsert a file (or `-`) into a collection, made if it is not there.
 
@@ -227,17 +233,44 @@ def import_(
     Example:
       $ vecdataset import books.parquet s3://lake/books --vectors-from embedding
       $ cat points.jsonl | vecdataset import - ./books
+      $ vecdataset import s3://backups/books.snapshot s3://lake/books
+      $ vecdataset import full.snapshot s3://lake --all
     """
     import vecdataset as vd
 
+    common = {"format": format, "storage_options": storage, "source_options": source_options, **reading}
     with bar("import") as progress:
+        if everything:
+            catalog = vd.load_all(source, url, progress=progress, **common)
+            emit(({"name": n, "points": len(catalog.open(n))} for n in catalog.list()), as_json=as_json)
+            return
         made = vd.load(
-            source, url, format=format, progress=progress, vectors_from=vectors_from, id=id_column,
-            distance=distance, id_type=id_type, storage_options=storage, source_options=source_options,
-            **reading,
+            source, url, progress=progress, vectors_from=vectors_from, id=id_column, distance=distance,
+            id_type=id_type, **common,
         )  # fmt: skip
     data = {"url": made.url, "points": len(made), "version": made.version}
     tell(f"{made.url} holds {len(made):,} points, version {made.version}", data, as_json=as_json)
+
+
+@main.command()
+@click.argument("file")
+@format_option
+@click.option("--verify", is_flag=True, help="Also compare it with the checksum file beside it.")
+@source_option
+@json_flag
+def inspect(
+    file: str, format: str | None, verify: bool, source_options: dict[str, Any], as_json: bool
+) -> None:
+    """Show what is in a file of points, or a Qdrant snapshot, without importing it.
+
+    \b
+    Example:
+      $ vecdataset inspect s3://backups/books.snapshot --verify
+    """
+    from vecdataset.formats.inspection import inspect as look
+
+    found = look(file, format=format, verify=verify, source_options=source_options)
+    tell(str(found), found.to_dict(), as_json=as_json)
 
 
 @main.command()

@@ -17,6 +17,7 @@ import json
 import os
 import re
 import sys
+import warnings
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -28,12 +29,20 @@ if TYPE_CHECKING:
     from vecdataset.collection import Collection
 
 
+def _say(message: Warning | str, *_: object, **__: object) -> None:
+    """Print a warning of the library as a line, without the place in the code that it comes from."""
+    click.echo(f"warning: {message}", err=True)
+
+
 class _Commands(click.Group):
     """Says errors of the library in one sentence with a hint, and exits with 1."""
 
     def invoke(self, ctx: click.Context) -> Any:
         try:
-            return super().invoke(ctx)
+            with warnings.catch_warnings():
+                warnings.simplefilter("always", UserWarning)
+                warnings.showwarning = _say
+                return super().invoke(ctx)
         except BrokenPipeError:
             raise
         except (click.ClickException, click.exceptions.Exit, click.Abort):

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any, Final, Literal
 
@@ -27,6 +27,9 @@ Kind = Literal["collection", "shard", "full storage"]
 
 _FACTS: Final = re.compile(
     r"(?:.+/)?(?:[^/]+\.json|version\.info|wal/[^/]+|(?:mutable_)?id_tracker\.[^/]+|segments/.+/status\.dat)"
+)
+_WITHOUT_LOG: Final = (
+    "ignore_wal=True (shell: --format-option ignore_wal=true) imports what the segments hold"
 )
 _ROCKSDB_PAYLOADS: Final = frozenset({"in_memory", "on_disk"})
 
@@ -290,13 +293,13 @@ class _Dissection:
                     option="ignore_missing_shards",
                 )
             ]  # fmt: skip
-        out = [p for s in shard.segments if (p := _trouble(s, where)) is not None]
+        out = list(_troubles(shard.segments, where))
         if shard.wal.problem is not None:
             out.append(
                 Problem(
                     where=where,
                     what=f"the write-ahead log of {where} cannot be read: {shard.wal.problem}",
-                    remedy="ignore_wal=True (shell: --ignore-wal) imports what the segments hold",
+                    remedy=_WITHOUT_LOG,
                     option="ignore_wal",
                 )
             )
@@ -308,7 +311,7 @@ class _Dissection:
                         where=where,
                         what=f"the write-ahead log of {where} holds {shard.wal.end - 1 - last} updates that "
                         "are not in its segments, and only a server of that time can apply them",
-                        remedy="ignore_wal=True (shell: --ignore-wal) imports what the segments hold",
+                        remedy=_WITHOUT_LOG,
                         option="ignore_wal",
                     )
                 )
@@ -382,23 +385,24 @@ def _storage(names: set[str], config: Mapping[str, Any]) -> Storage:
     return "hybrid" if rocksdb else "unknown"
 
 
-def _trouble(segment: Segment, where: str) -> Problem | None:
-    of = f"segment {segment.id} of {where}"
+def _troubles(segments: tuple[Segment, ...], where: str) -> Iterator[Problem]:
+    """Yield what the engine would make of segments whose ids are elsewhere: no points, and no error."""
     again = "restore it in a Qdrant server of 1.16 or 1.17, which converts it, and take a new snapshot"
-    if segment.storage == "rocksdb":
-        return Problem(
-            where=where, what=f"{of} is of the time before Qdrant 1.13: its points stand in RocksDB",
-            remedy=f"pip install 'vecdataset[qdrant-legacy]' reads it; or {again}", legacy=True,
-        )  # fmt: skip
-    if segment.storage == "hybrid":
-        return Problem(
-            where=where,
-            what=f"{of} is of Qdrant 1.13: its ids stand in RocksDB, and the engine would see no points",
-            remedy=again,
-        )
-    if segment.storage == "unknown":
-        return Problem(
-            where=where, what=f"{of} has no id tracker: the engine would see no points in it",
-            remedy="make the snapshot again",
-        )  # fmt: skip
-    return None
+    for storage, what, remedy in (
+        (
+            "rocksdb",
+            "of the time before Qdrant 1.13: the points stand in RocksDB",
+            f"pip install 'vecdataset[qdrant-legacy]' reads it; or {again}",
+        ),
+        ("hybrid", "of Qdrant 1.13: the ids stand in RocksDB, and the engine would see no points", again),
+        ("unknown", "without an id tracker: the engine would see no points", "make the snapshot again"),
+    ):
+        found = [s.id for s in segments if s.storage == storage]
+        if found:
+            more = f" and {len(found) - 1} more" if len(found) > 1 else ""
+            yield Problem(
+                where=where,
+                what=f"segment {found[0]}{more} of {where} is {what}",
+                remedy=remedy,
+                legacy=storage == "rocksdb",
+            )

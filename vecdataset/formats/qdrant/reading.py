@@ -119,7 +119,7 @@ class _Archive(Readings):
                 f"{self._where} is a full-storage snapshot of {len(self._parts)} collections"
                 + (f": {', '.join(self.names)}" if self._parts else ""),
                 hint="load_all (shell: import --all) fills a root with them; collection= (shell: "
-                "--collection) takes one",
+                "--format-option collection=NAME) takes one",
             )
         if self._found.kind != "full storage":
             raise InvalidInputError(
@@ -180,9 +180,7 @@ class _Part:
         schema = replace(declared.schema, id_type=points.id_type())
         keys = sorted({s.key for s in shards if s.key is not None})
         if keys:
-            losses.append(
-                f"the shard keys {', '.join(keys)} are not kept: all points stand in one collection"
-            )
+            losses.append(f"the shard keys {', '.join(keys)} are not kept: the collection is one")
         if self.found.config is None:
             losses.append("a shard snapshot does not say the collection's index settings and thresholds")
         return Reading(
@@ -212,8 +210,7 @@ class _Part:
                 continue
             remedy = problem.remedy
             if problem.option is not None and problem.option not in remedy:
-                flag = problem.option.replace("_", "-")
-                remedy += f"; {problem.option}=True (shell: --{flag}) goes on without"
+                remedy += f"; {problem.option}=True (shell: --format-option {problem.option}=true) goes on"
             raise InvalidInputError(f"{where}: {problem.what}", hint=remedy)
         if not any(s.segments for s in self.found.shards):
             raise damaged(where, "holds no segments")
