@@ -33,6 +33,7 @@ LAYERS = [
     "warm",
     "reader",
     "keys",
+    "ordering",
     "scroll",
     "writer",
     "query",

@@ -31,6 +31,7 @@ from vecdataset.ids import Id, PointId, fit_ids
 from vecdataset.indexes import SearchParams, build_params, default_kind, kinds
 from vecdataset.indexes.payload import SECOND_PART, PayloadIndex, lost_indexes, payload_index
 from vecdataset.indexes.training import Training
+from vecdataset.ordering import Order
 from vecdataset.pipeline import answer
 from vecdataset.points import Layout
 from vecdataset.query import LANCE_METRIC, Query, nearest_exact, query_vectors, search
@@ -555,8 +556,9 @@ class Collection:
             offset: `next_offset` of the page before, which also pins its version, so that pages fit
                 together whatever is written meanwhile; or the id to begin with.
             filter: Only points that match.
-            order_by: A payload key, or `{"key": …, "direction": "asc" | "desc"}`: points in its order,
-                those without it left out.
+            order_by: A payload key or path, or `{"key": …, "direction": "asc" | "desc", "start_from": …}`:
+                points in its order, those without it or with null left out; one with several values, in an
+                array, stands once for each. Of equal values, by id.
             columns: Payload columns; None is all.
             with_vectors: True, or names of vectors.
 
@@ -586,7 +588,7 @@ class Collection:
         if reader.schema.id_type is None:
             return reader.frame(reader.take(NO_ROWS, ["id", *names]))
         if order_by is not None:
-            row_ids, more = ordered_page(reader, selection, order_by, limit=limit, skip=skip)
+            row_ids, more = ordered_page(reader, selection, Order.parse(order_by), limit=limit, skip=skip)
             following = cursor(reader, None, skip + len(row_ids)) if more else None
         else:
             row_ids, last, more = id_page(reader, selection, limit=limit, start=start, inclusive=inclusive)

@@ -14,17 +14,15 @@ from typing import Any, Final
 
 import numpy as np
 import pyarrow as pa
-import pyarrow.compute as pc
 
 from vecdataset import scoring
-from vecdataset.errors import InvalidInputError, InvalidVectorError, NotSupportedError
+from vecdataset.errors import InvalidInputError, InvalidVectorError
 from vecdataset.filters import Filter
-from vecdataset.filters.values import parse_instant
 from vecdataset.formula import evaluate
 from vecdataset.frames import ScoredPoints
 from vecdataset.fusion import fuse
 from vecdataset.ids import Id
-from vecdataset.keys import Key
+from vecdataset.ordering import Order, ordered_rows
 from vecdataset.reader import Reader, Selection
 from vecdataset.schema import Distance
 from vecdataset.scroll import id_page
@@ -34,7 +32,6 @@ from vecdataset.steps import (
     Formula,
     Fusion,
     Nearest,
-    OrderBy,
     Ranker,
     Recommend,
     Sample,
@@ -181,7 +178,7 @@ def _kind(rank: Ranker | None) -> str:
         return f"recommend {rank.strategy}"
     if isinstance(rank, Discover):
         return "context" if rank.target is None else "discover"
-    if isinstance(rank, OrderBy):
+    if isinstance(rank, Order):
         return f"order_by {rank.key} {'asc' if rank.ascending else 'desc'}"
     if isinstance(rank, Fusion):
         return f"fusion {rank.name}"
@@ -209,7 +206,7 @@ def _without_examples(reader: Reader, step: Step) -> Filter | None:
 
 def _cut(ranked: Ranked, step: Step) -> Ranked:
     # In Qdrant, orders that are no scores know no threshold.
-    scored = not isinstance(step.rank, OrderBy | Sample) and (step.rank is not None or step.prefetch)
+    scored = not isinstance(step.rank, Order | Sample) and (step.rank is not None or step.prefetch)
     if step.score_threshold is not None and scored:
         ranked = _above(ranked, step.score_threshold)
     window = slice(step.offset, step.offset + step.limit)
@@ -240,7 +237,7 @@ def _rank(reader: Reader, step: Step, selection: Selection, lists: Sequence[Rank
     rank, limit = step.rank, step.offset + step.limit
     if rank is None:
         return _by_id(reader, selection, limit)
-    if isinstance(rank, OrderBy):
+    if isinstance(rank, Order):
         return _ordered(reader, rank, selection, limit)
     if isinstance(rank, Sample):
         return _sampled(reader, rank, selection, limit)
@@ -422,58 +419,11 @@ def _example_id(item: Any) -> Any:
     return item if isinstance(item, int | str | np.integer | uuid.UUID) else None
 
 
-def _ordered(reader: Reader, rank: OrderBy, selection: Selection, limit: int) -> Ranked:
-    """Order rows by a payload value; a row with several values stands once for each, as in Qdrant."""
-    key = Key(reader, rank.key)
-    parts = []
-    for batch in reader.stream(key.columns, selection, row_ids=True):
-        at, values = key.elements(batch)
-        parts.append((batch.column("_rowid").to_numpy()[at], values))
-    rows = np.concatenate([NO_ROWS, *(r for r, _ in parts)])
-    how = f"the order of {rank.key!r}"
-    if not len(rows):
-        return Ranked(rows=rows, scores=np.zeros(0), how=how, candidates=0)
-    table = _orderable(reader, key, rows, [values for _, values in parts])
-    if rank.start_from is not None:
-        table = table.filter(_reached(table["value"], rank))
-    direction = "ascending" if rank.ascending else "descending"
-    found = table.sort_by([("value", direction), ("row", "ascending")])["row"].to_numpy()[:limit]
-    return Ranked(rows=found, scores=np.ones(len(found)), how=how, candidates=len(rows))
-
-
-def _orderable(
-    reader: Reader, key: Key, rows: np.ndarray, values: Sequence[pa.Array | list[Any]]
-) -> pa.Table:
-    """Return row ids and their values that are not null, as one Arrow column."""
-    try:
-        if key.plain:
-            one = pa.chunked_array(values, key.element_type)
-        else:
-            one = pa.chunked_array([pa.array([v for part in values for v in part])])
-    except (pa.ArrowInvalid, pa.ArrowTypeError):
-        one = None
-    if one is None or pa.types.is_nested(one.type):
-        raise NotSupportedError(
-            f"payload key {key.text!r} of {reader.where} holds objects, or values of several types; "
-            "it cannot order points"
-        )
-    table = pa.table({"row": pa.array(rows, pa.uint64()), "value": one})
-    return table.filter(table["value"].is_valid())
-
-
-def _reached(values: pa.ChunkedArray, rank: OrderBy) -> pa.ChunkedArray:
-    """Return which values are at `start_from` or behind it."""
-    start = rank.start_from
-    try:
-        if pa.types.is_temporal(values.type) and isinstance(start, str):
-            moment = parse_instant(start)
-            if moment is not None:
-                start = pa.scalar(moment.ns, pa.timestamp("ns", "UTC")).cast(values.type, safe=False)
-        return (pc.greater_equal if rank.ascending else pc.less_equal)(values, pa.scalar(start))
-    except (pa.ArrowInvalid, pa.ArrowTypeError, pa.ArrowNotImplementedError):
-        raise InvalidInputError(
-            f"order_by starts from {rank.start_from!r}; the values of {rank.key!r} are of type {values.type}"
-        ) from None
+def _ordered(reader: Reader, rank: Order, selection: Selection, limit: int) -> Ranked:
+    rows, candidates = ordered_rows(reader, rank, selection, limit=limit)
+    return Ranked(
+        rows=rows, scores=np.ones(len(rows)), how=f"the order of {rank.key!r}", candidates=candidates
+    )
 
 
 # ------------------------------------------------------------------------- answering

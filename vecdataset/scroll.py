@@ -4,14 +4,15 @@ from __future__ import annotations
 
 import base64
 import json
-from collections.abc import Mapping
 from typing import Any, Final
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from vecdataset.errors import InvalidInputError, NotSupportedError, UnknownNameError, did_you_mean
+from vecdataset.errors import InvalidInputError
+from vecdataset.keys import Key
+from vecdataset.ordering import Order, ordered_rows
 from vecdataset.reader import Reader, Selection, id_literal, id_sort_key
 
 CURSOR: Final = "v1."
@@ -100,56 +101,25 @@ def _mixed_page(
     )
 
 
-def order_column(reader: Reader, key: str) -> str:
-    """Return the column that orders points by a payload key, or say why none can."""
-    if key not in reader.schema.payload:
-        raise UnknownNameError(
-            f"{reader.where} has no payload column {key!r} to order by",
-            hint=did_you_mean(key, reader.schema.payload, what="payload columns"),
-        )
-    if key in reader.extra_keys and not reader.schema.payload[key].json_number:
-        raise NotSupportedError(f"payload key {key!r} holds values of several types; it cannot order points")
-    return key
-
-
 def ordered_page(
-    reader: Reader, selection: Selection, order_by: str | Mapping[str, Any], *, limit: int, skip: int
+    reader: Reader, selection: Selection, order: Order, *, limit: int, skip: int
 ) -> tuple[np.ndarray, bool]:
     """Return row ids of a page in the order of a payload value, and whether there is more."""
-    if isinstance(order_by, str):
-        key, ascending = order_by, True
-    else:
-        unknown = set(order_by) - {"key", "direction"}
-        if unknown or "key" not in order_by:
-            raise InvalidInputError(
-                f"order_by is {dict(order_by)!r}",
-                hint="pass a key, or {'key': …, 'direction': 'asc' | 'desc'}",
-            )
-        key = order_by["key"]
-        direction = order_by.get("direction", "asc")
-        if direction not in ("asc", "desc"):
-            raise InvalidInputError(f"order_by direction is {direction!r}; it must be 'asc' or 'desc'")
-        ascending = direction == "asc"
-    key = order_column(reader, key)
-    order = [(key, ascending), ("id", True)]
-    if selection.rows is None:
-        sql = f"(`{key}` IS NOT NULL)" + (f" AND ({selection.sql})" if selection.sql else "")
-        found = reader.table.read(
-            [key, "id"],
-            filter=sql,
-            order_by=order,
-            limit=limit + 1,
-            offset=skip or None,
-            row_ids=True,
-            indexed=selection.indexed,
-        )
-        rows = found["_rowid"].to_numpy()
-    else:
-        batches = list(reader.stream([key, "id"], selection, row_ids=True))
-        if not batches:
-            return np.zeros(0, np.uint64), False
-        table = pa.Table.from_batches(batches)
-        table = table.filter(table[key].is_valid())
-        names = [(n, "ascending" if up else "descending") for n, up in order]
-        rows = table.sort_by(names)["_rowid"].to_numpy()[skip : skip + limit + 1]
+    key = Key(reader, order.key)
+    scalars = key.plain and key.element_type == key.column_type
+    if not scalars or selection.rows is not None or order.start_from is not None:
+        rows, _ = ordered_rows(reader, order, selection, skip=skip, limit=limit + 1, by_id=True)
+        return rows[:limit], len(rows) > limit
+    # One column holds all values, one a point: Lance keeps no more than the page.
+    sql = f"(`{order.key}` IS NOT NULL)" + (f" AND ({selection.sql})" if selection.sql else "")
+    found = reader.table.read(
+        [order.key, "id"],
+        filter=sql,
+        order_by=[(order.key, order.ascending), ("id", True)],
+        limit=limit + 1,
+        offset=skip or None,
+        row_ids=True,
+        indexed=selection.indexed,
+    )
+    rows = found["_rowid"].to_numpy()
     return rows[:limit], len(rows) > limit

@@ -19,6 +19,7 @@ from vecdataset.filters import Filter
 from vecdataset.fusion import FUSIONS
 from vecdataset.ids import Id
 from vecdataset.indexes import SearchParams
+from vecdataset.ordering import Order
 from vecdataset.query import MAX_LIMIT, query_vectors
 from vecdataset.reader import Reader
 from vecdataset.sparse import SparseVector
@@ -62,15 +63,6 @@ class Discover:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class OrderBy:
-    """Points by a payload value."""
-
-    key: str
-    ascending: bool = True
-    start_from: Any = None
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
 class Fusion:
     """The lists of the prefetches as one."""
 
@@ -102,7 +94,7 @@ class Text:
     query: TextQuery
 
 
-Ranker = Nearest | Recommend | Discover | OrderBy | Fusion | Formula | Sample | Text
+Ranker = Nearest | Recommend | Discover | Order | Fusion | Formula | Sample | Text
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -332,16 +324,8 @@ def _context(spec: Mapping[str, Any]) -> Discover:
     return Discover(pairs=pairs_of(spec["context"]))
 
 
-def _order_by(spec: Mapping[str, Any]) -> OrderBy:
-    body = spec["order_by"]
-    body = {"key": body} if isinstance(body, str) else body
-    body = _dict(body, "order_by", {"key", "direction", "start_from"})
-    key, direction = body.get("key"), body.get("direction") or "asc"
-    if not isinstance(key, str):
-        raise InvalidInputError(f"order_by key is {key!r}; it must be a payload key")
-    if direction not in ("asc", "desc"):
-        raise InvalidInputError(f"order_by direction is {direction!r}; it must be 'asc' or 'desc'")
-    return OrderBy(key=key, ascending=direction == "asc", start_from=body.get("start_from"))
+def _order_by(spec: Mapping[str, Any]) -> Order:
+    return Order.parse(spec["order_by"])
 
 
 def _fusion(spec: Mapping[str, Any]) -> Fusion:

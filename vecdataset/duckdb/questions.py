@@ -16,6 +16,7 @@ from vecdataset.duckdb.hits import Hits, unscored
 from vecdataset.errors import InvalidInputError, UnknownNameError, did_you_mean
 from vecdataset.ids import fit_ids
 from vecdataset.indexes import SearchParams
+from vecdataset.ordering import Order
 from vecdataset.pipeline import distances_of, run
 from vecdataset.query import Query, nearest_points, query_vectors
 from vecdataset.reader import EVERYTHING, Reader
@@ -308,7 +309,7 @@ def _page(reader: Reader, *, start: Any, order_by: str | None, limit: int, filte
     selection = reader.select(filter_of(filter))
     if order_by is not None:
         order = json_of(order_by, what="order_by") if order_by.lstrip().startswith("{") else order_by
-        return unscored(ordered_page(reader, selection, order, limit=limit, skip=0)[0])
+        return unscored(ordered_page(reader, selection, Order.parse(order), limit=limit, skip=0)[0])
     if start is not None:
         start = fit_ids([start], reader.schema.id_type, where=reader.where)[0][0].as_py()
     rows = id_page(reader, selection, limit=limit, start=start, inclusive=start is not None)[0]
