@@ -15,6 +15,9 @@ import duckdb
 import numpy as np
 import sql_oracle
 
+import vecdataset as vd
+import vecdataset.duckdb
+
 FOLDER = Path(__file__).parent / "sql"
 KINDS = ("run", "query", "error", "python", "let", "open", "use")
 LINES = ("let", "open", "use")
@@ -133,23 +136,42 @@ def _argument(way, number, given):
 # ---------------------------------------------------------------------------- running
 
 
+def fill(root):
+    """Make the collections that the files ask: 2,000 packages, and a shelf of forty with every kind of vector."""
+    packages = vd.load(sql_oracle.DATA / "packages.parquet", root / "packages")
+    packages.create_payload_index("summary", "text", stem=False, remove_stop_words=False)
+    distances = {"cosine": "Cosine", "dot": "Dot", "euclid": "Euclid", "manhattan": "Manhattan"}
+    shelf = vd.create(
+        root / "shelf",
+        vectors={name: vd.VectorParams(size=8, distance=d) for name, d in distances.items()}
+        | {"late": vd.VectorParams(size=4, multivector=True)},
+        sparse={"words": vd.SparseVectorParams()},
+    )
+    shelf.upsert([
+        {
+            "id": p["id"],
+            "vector": {n: p[n].tolist() for n in (*distances, "late")} | {"words": vd.SparseVector(**p["words"])},
+            "payload": {n: p[n] for n in ("name", "section", "depends")},
+        }
+        for p in sql_oracle.SHELF
+    ])  # fmt: skip
+    return root
+
+
 class Session:
     """A connection with the collections attached, and what a file calls things."""
 
-    def __init__(self, root, folder, *, every=True):
+    def __init__(self, root, folder, *, every=True, connection=None):
         """With `every`, each statement runs in every way of writing it, else in one of them."""
         self.root, self.folder, self.every = root, folder, every
         self.names = {**sql_oracle.NAMES, "folder": str(folder)}
         self.values = {w: v.tolist() for w, v in sql_oracle.QUESTIONS.items()}
         self.values["folder"] = str(folder)
-        self.connection = None
+        self.connection = self.con = connection
         self.cursors = {}
 
     def open(self, how):
         """`memory`, `file` or `read-only`; with `copied`, the collections are the file's own."""
-        import vecdataset
-        import vecdataset.duckdb
-
         words = how.split() or ["memory"]
         if "copied" in words:
             self.root = Path(shutil.copytree(self.root, self.folder / "root"))
@@ -165,7 +187,7 @@ class Session:
         vecdataset.duckdb.attach(self.connection, str(self.root))
         self.cursors = {"": self.connection}
         self.con = self.connection
-        self.names |= {"root": self.root, "vd": vecdataset}
+        self.names |= {"root": self.root, "vd": vd}
         self.names["connection"] = self.connection
 
     def close(self):

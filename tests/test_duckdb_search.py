@@ -1,6 +1,5 @@
 """Searches in SQL return what the same searches return in Python."""
 
-import threading
 from concurrent.futures import ThreadPoolExecutor
 
 import duckdb
@@ -631,35 +630,3 @@ def test_cursors_in_threads_find_the_same(con, packages, questions):
         found = list(pool.map(ask, [q for _ in range(3) for q in questions[:8]]))
 
     assert found == expected * 3
-
-
-@pytest.mark.slow
-def test_eight_threads_mix_statements_for_a_while(con, packages, questions):
-    expected = packages.search(questions[0], limit=3)["id"].to_pylist()
-    statements = [
-        ("SELECT id FROM vec.search('packages', $1, k := 3) ORDER BY _rank", [(i,) for i in expected]),
-        ("SELECT count(*) FROM vec.packages WHERE depends > 2", [(packages.count("depends > 2"),)]),
-        ("SELECT vec.count('packages')", [(2_000,)]),
-    ]
-    wrong = []
-    stop = threading.Event()
-
-    def work(start):
-        cursor = con.cursor()
-        at = start
-        while not stop.is_set():
-            statement, rows = statements[at % len(statements)]
-            found = cursor.execute(statement, [questions[0].tolist()] if "$1" in statement else []).fetchall()
-            if found != rows:
-                wrong.append((statement, found))
-            at += 1
-
-    threads = [threading.Thread(target=work, args=(n,)) for n in range(8)]
-    for thread in threads:
-        thread.start()
-    stop.wait(20)
-    stop.set()
-    for thread in threads:
-        thread.join()
-
-    assert wrong == []

@@ -4,8 +4,6 @@ import pytest
 import sql_oracle
 import sql_suite
 
-import vecdataset as vd
-
 FILES = sql_suite.files()
 
 
@@ -17,26 +15,7 @@ def folder(tmp_path, monkeypatch):
 
 @pytest.fixture(scope="module")
 def root(tmp_path_factory):
-    """A root with the 2,000 packages, and a shelf of forty with a vector of every kind."""
-    root = tmp_path_factory.mktemp("root")
-    packages = vd.load(sql_oracle.DATA / "packages.parquet", root / "packages")
-    packages.create_payload_index("summary", "text", stem=False, remove_stop_words=False)
-    distances = {"cosine": "Cosine", "dot": "Dot", "euclid": "Euclid", "manhattan": "Manhattan"}
-    shelf = vd.create(
-        root / "shelf",
-        vectors={name: vd.VectorParams(size=8, distance=d) for name, d in distances.items()}
-        | {"late": vd.VectorParams(size=4, multivector=True)},
-        sparse={"words": vd.SparseVectorParams()},
-    )
-    shelf.upsert([
-        {
-            "id": p["id"],
-            "vector": {n: p[n].tolist() for n in (*distances, "late")} | {"words": vd.SparseVector(**p["words"])},
-            "payload": {n: p[n] for n in ("name", "section", "depends")},
-        }
-        for p in sql_oracle.SHELF
-    ])  # fmt: skip
-    return root
+    return sql_suite.fill(tmp_path_factory.mktemp("root"))
 
 
 def wrong(root, folder, path, *, every):

@@ -339,9 +339,9 @@ MACROS: Final = (
         "SELECT unnest(written, max_depth := 2) FROM (SELECT "
         f"{{prefix}}write('{verb}', collection, list(DISTINCT receipt), id, vectors, epoch_us(now())) "
         "AS written "
-        "FROM (SELECT {prefix}stage(t) AS receipt FROM query("
+        "FROM (SELECT {prefix}stage(__staged) AS receipt FROM query("
         "CASE WHEN regexp_matches(source, '^\\s*(select|from|with|values|table)\\s', 'i') "
-        "THEN 'FROM (' || source || ')' ELSE 'FROM ' || source END) t))"
+        "THEN 'FROM (' || source || ')' ELSE 'FROM ' || source END) __staged))"
         for verb in ("upsert", "insert")
     ),
     (
