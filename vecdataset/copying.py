@@ -92,7 +92,8 @@ def check_target(
     sealed = {*ours, *(f.path for f in snapshot.files)}
     foreign = [p for p in have if p not in sealed and not p.startswith(_OURS)]
     foreign = [p for p in foreign if not p.endswith("latest_version_hint.json")]
-    whole = fresh and any(p.startswith("_versions/") for p in have)
+    # The sealed manifest comes last: without one, what stands there is a restore that did not end.
+    whole = fresh and any(p.startswith(f"{FOLDER}/") for p in have)
     if whole or foreign:
         raise CollectionExistsError(
             f"{target.url} holds something already", hint="nothing was written; choose another place"

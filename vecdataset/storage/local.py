@@ -6,6 +6,7 @@ from __future__ import annotations
 
 import errno
 import hashlib
+import mmap
 import os
 import shutil
 import threading
@@ -247,7 +248,11 @@ class LocalFiles(Files):
 
 
 def _copied_and_hashed(source: Path, target: Path) -> tuple[int, str]:
-    """Copy a file in one thread, and hash in this one what it has written so far, read back."""
+    """Copy a file in one thread, and hash in this one what stands at the target so far.
+
+    On two free cores this takes as long as hashing alone. The target is mapped, for reading it into
+    a buffer would cost an eighth more; nobody else knows the file, so that it cannot shrink meanwhile.
+    """
     written: SimpleQueue[int | BaseException] = SimpleQueue()
 
     def copy(read: int, write: int) -> None:
@@ -259,7 +264,6 @@ def _copied_and_hashed(source: Path, target: Path) -> tuple[int, str]:
             written.put(error)
 
     digest, size = hashlib.sha256(), 0
-    buffer = memoryview(bytearray(_READ_BYTES))
     with ExitStack() as closing:
         inside = closing.enter_context(source.open("rb", buffering=0))
         outside = closing.enter_context(target.open("wb", buffering=0))
@@ -270,10 +274,13 @@ def _copied_and_hashed(source: Path, target: Path) -> tuple[int, str]:
         while (moved := written.get()) != 0:
             if isinstance(moved, BaseException):
                 raise moved
-            end = size + moved
-            while size < end and (got := back.readinto(buffer[: min(_READ_BYTES, end - size)])):
-                digest.update(buffer[:got])
-                size += got
+            end, start = size + moved, size - size % mmap.ALLOCATIONGRANULARITY
+            with (
+                mmap.mmap(back.fileno(), end - start, offset=start, access=mmap.ACCESS_READ) as window,
+                memoryview(window)[size - start :] as new,
+            ):
+                digest.update(new)
+            size = end
     return size, digest.hexdigest()
 
 
