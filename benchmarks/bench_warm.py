@@ -133,6 +133,34 @@ def test_against_an_index(benchmark, pair, filtered):
     report(benchmark, f"{name}, {filtered}, {'index' if plan.index else 'in memory'} against the index", a, b)
 
 
+@pytest.mark.parametrize("filtered", ["no filter", "half of the rows"])
+def test_graph(benchmark, pair, filtered):
+    """A graph in memory against the index on disk, and what share of the true neighbours each finds."""
+    pytest.importorskip("usearch")
+    name, cold, _, queries = pair
+    if not any(i.kind == "ivf_rq" for i in cold.indexes):
+        cold.create_index("ivf_rq")
+    handle = GRAPHS.get(name)
+    if handle is None:
+        handle = GRAPHS[name] = vd.open(cold.url)
+        started = time.perf_counter()
+        handle.warm(graph=True)
+        print(f"\n{name}: warm with a graph takes {time.perf_counter() - started:.1f} s")
+    turn = itertools.cycle(queries)
+    options = {"filter": None if filtered == "no filter" else "price < 0.5", "columns": []}
+    plan = handle.search(queries[0], **options, explain=True).plan
+    a, b = interleaved(
+        lambda: cold.search(next(turn), **options), lambda: handle.search(next(turn), **options), 100
+    )
+    benchmark.pedantic(lambda: handle.search(next(turn), **options), rounds=5)
+    found = [float(c.recall(10, 100, filter=options["filter"])) for c in (cold, handle)]
+    print(f"\n{name}, {filtered}: {plan.index}, recall {found[0]:.3f} and {found[1]:.3f}")
+    report(benchmark, f"{name}, {filtered}, a graph against the index", a, b)
+
+
+GRAPHS = {}
+
+
 def test_warming(benchmark, pair):
     """Reading it all."""
     name, cold, _, _ = pair

@@ -1,5 +1,6 @@
 """A handle that holds its collection in memory answers as one that does not, and as freshly."""
 
+import sys
 import threading
 import warnings
 
@@ -427,3 +428,117 @@ def test_a_mask_is_the_list_of_rows_that_an_index_may_return(indexed, monkeypatc
     assert (found.plan.index, found.plan.filter, found.plan.in_memory) == ("vector_idx", "mask", False)
     assert found["id"].to_pylist() == expected["id"].to_pylist()
     assert found["n"].to_pylist() == [1] * 20
+
+
+# ----------------------------------------------------------------------------------- graphs
+
+
+GRAPH_ROWS = 9_000
+
+
+@pytest.fixture(scope="module", params=["Cosine", "Dot", "Euclid"])
+def graphed(request, tmp_path_factory):
+    """A handle with a graph, and one without, on points that changed after it was built."""
+    pytest.importorskip("usearch")
+    rng = np.random.default_rng(8)
+    centres = rng.standard_normal((60, 24))
+    vectors = centres[rng.integers(0, 60, GRAPH_ROWS)] + 0.3 * rng.standard_normal((GRAPH_ROWS, 24))
+    vectors[5] = 0
+    plain = vd.create(
+        tmp_path_factory.mktemp("graph") / "c",
+        vectors=vd.VectorParams(24, request.param),
+        full_scan_threshold=1_000,
+    )
+    plain.insert(
+        pa.table(
+            {
+                "id": pa.array(range(GRAPH_ROWS), pa.uint64()),
+                "vector": pa.FixedSizeListArray.from_arrays(pa.array(vectors.reshape(-1), pa.float32()), 24),
+                "n": pa.array(rng.integers(0, 10, GRAPH_ROWS)),
+            }
+        )
+    )
+    handle = vd.open(plain.url)
+    held = handle.warm(graph={"m": 16, "ef_construct": 100, "ef": 120})
+    assert held.graphs == [""]
+    plain.delete(list(range(100, 400)))
+    plain.upsert([{"id": GRAPH_ROWS + n, "vector": centres[n] * 1.01, "n": n % 10} for n in range(40)])
+    queries = centres[:40] + 0.2 * rng.standard_normal((40, 24))
+    return handle, plain, queries
+
+
+@pytest.mark.parametrize("filter", [None, "n < 6", {"must_not": [{"key": "n", "match": {"value": 2}}]}])
+def test_a_graph_finds_nearly_all_and_scores_them_exactly(graphed, filter, monkeypatch):
+    handle, plain, queries = graphed
+    monkeypatch.setattr(vecdataset.query, "_GRAPH_FLOATS", 0)
+    truth = plain.search(queries, filter=filter, exact=True, limit=10).to_arrow().to_pylist()
+
+    found = handle.search(queries, filter=filter, limit=10, explain=True)
+
+    assert (found.plan.index, found.plan.kind, found.plan.in_memory) == (
+        "vector_graph",
+        "hnsw in memory",
+        True,
+    )
+    assert found.plan.rows_scanned < len(plain)
+    expected = {(hit["query_index"], hit["id"]): hit["score"] for hit in truth}
+    same = [h for h in found.to_arrow().to_pylist() if (h["query_index"], h["id"]) in expected]
+    assert len(same) >= 0.97 * len(expected)
+    assert len(found) == len(truth)
+    for hit in same:
+        assert hit["score"] == pytest.approx(expected[hit["query_index"], hit["id"]], rel=1e-5, abs=1e-6)
+    assert not {h["id"] for h in found.to_arrow().to_pylist()} & set(range(100, 400))
+
+
+def test_one_question_and_the_other_kinds_of_query_use_a_graph(graphed, monkeypatch):
+    handle, plain, queries = graphed
+    monkeypatch.setattr(vecdataset.query, "_GRAPH_FLOATS", 0)
+
+    one = handle.search(queries[0], limit=5, params={"ef": 400}, explain=True)
+    recommended = handle.recommend([1, 2], limit=5, explain=True)
+
+    assert one["id"].to_pylist() == plain.search(queries[0], limit=5, exact=True)["id"].to_pylist()
+    assert "vector_graph" in recommended.plan.how
+    assert float(handle.recall(k=10, sample=50)) > 0.95
+
+
+def test_few_matches_and_exact_searches_compare_the_rows(graphed, monkeypatch):
+    handle, _, queries = graphed
+    monkeypatch.setattr(vecdataset.query, "_GRAPH_FLOATS", 0)
+
+    plans = [
+        handle.search(queries[0], filter="n = 3", explain=True).plan,
+        handle.search(queries[0], exact=True, explain=True).plan,
+        handle.search(np.zeros(24), exact=False, explain=True).plan
+        if graphed[1].schema.vectors[""].distance == "Cosine"
+        else None,
+    ]
+
+    assert [p.index for p in plans if p is not None] == [None] * sum(p is not None for p in plans)
+
+
+def test_more_than_a_graph_knows_is_answered_in_full(graphed, monkeypatch):
+    handle, plain, queries = graphed
+    monkeypatch.setattr(vecdataset.query, "_GRAPH_FLOATS", 0)
+
+    found = handle.search(queries[0], limit=len(plain), explain=True)
+
+    assert len(found) == len(plain)
+
+
+@pytest.mark.parametrize(
+    ("graph", "message"),
+    [({"M": 3}, "no parameter 'M'"), ({"m": 0}, "m of a graph is 0"), (5, "graph is 5")],
+)
+def test_mistakes_in_a_graph_are_named(cold, graph, message):
+    with pytest.raises(vd.InvalidInputError, match=message):
+        cold.warm(graph=graph)
+
+
+def test_a_graph_without_its_package_says_what_to_install(cold, monkeypatch):
+    monkeypatch.setitem(sys.modules, "usearch.index", None)
+
+    with pytest.raises(vd.MissingDependencyError) as caught:
+        cold.warm(graph=True)
+
+    assert caught.value.hint == "pip install 'vecdataset[indexes]'"

@@ -26,6 +26,7 @@ from vecdataset.errors import (
     did_you_mean,
 )
 from vecdataset.frames import Frame, ScoredPoints, raw_batches
+from vecdataset.graphs import GraphParams
 from vecdataset.grouping import facet, group
 from vecdataset.ids import Id, PointId, fit_ids
 from vecdataset.indexes import SearchParams, build_params, default_kind, kinds
@@ -313,6 +314,7 @@ class Collection:
         columns: Sequence[str] | None = None,
         vectors: Sequence[str] | None = None,
         max_bytes: int | None = None,
+        graph: bool | Mapping[str, int] = False,
     ) -> HeldInfo:
         """Hold vectors and payload in memory, for this handle; all its searches and filters use them.
 
@@ -321,6 +323,9 @@ class Collection:
                 others from disk.
             vectors: Names of vectors; None is all that have one vector a point.
             max_bytes: What it may take; None is half of the machine's memory.
+            graph: Build a graph (HNSW) over each vector, for collections above `full_scan_threshold`; a dict
+                gives `m` (16), `ef_construct` (128) and `ef` (96). Needs the extra `indexes`; takes some
+                seconds for 100,000 points. Points that come later are compared one by one.
 
         Returns:
             What is held, with its size.
@@ -340,7 +345,13 @@ class Collection:
             if isinstance(names, str):
                 raise InvalidInputError(f"{what} is the string {names!r}; it must be a list of names")
         reader = self._read()
-        warm = Warm(columns=columns, vectors=vectors, max_bytes=max_bytes, where=reader.where)
+        warm = Warm(
+            columns=columns,
+            vectors=vectors,
+            max_bytes=max_bytes,
+            graph=GraphParams.parse(graph),
+            where=reader.where,
+        )
         warm.check(reader.schema, reader.extra_keys)
         held = warm.at(reader.table, reader.schema, reader.extra_keys)
         assert held is not None

@@ -104,9 +104,11 @@ class Nearest:
             k: Rows a query.
         """
         self._metric = metric
-        self._queries = queries
+        self.queries = queries
+        """float32 `[m, size]`."""
+        self.k = k
+        """How many rows a query has at most."""
         self._wide = queries.astype(np.float64)
-        self._k = k
         self._best = [_Best(np.zeros(0, np.uint64), np.zeros(0)) for _ in queries]
         self._lengths = np.sqrt(np.einsum("ij,ij->i", self._wide, self._wide))
         # What sums of `size` products may be off by, relative to the lengths; twice, to be sure.
@@ -131,7 +133,7 @@ class Nearest:
             matrix: Their vectors.
             at: Positions of those that count, ascending; None is all.
         """
-        if self._k <= 0 or not len(self._queries) or not len(matrix):
+        if self.k <= 0 or not len(self.queries) or not len(matrix):
             return
         self.scanned += len(matrix) if at is None else len(at)
         if at is not None and len(at) <= _GATHER_AT_MOST * len(matrix):
@@ -148,7 +150,7 @@ class Nearest:
 
     @np.errstate(over="ignore", under="ignore", invalid="ignore")
     def _offer(self, rows: np.ndarray, matrix: Matrix, counts: np.ndarray | None) -> None:
-        m = len(self._queries)
+        m = len(self.queries)
         step = max(1_024, _FLOATS // m)
         for start in range(0, len(matrix), step):
             span = slice(start, start + step)
@@ -201,7 +203,7 @@ class Nearest:
         for start in range(0, len(values), tile):
             part = values[start : start + tile]
             difference = spare[: len(part)]
-            np.subtract(part, self._queries[i], out=difference)
+            np.subtract(part, self.queries[i], out=difference)
             np.abs(difference, out=difference)
             np.dot(difference, ones, out=out[start : start + len(part)])
         out[~np.isfinite(out)] = -np.inf
@@ -220,7 +222,7 @@ class Nearest:
     ) -> None:
         """Add the rows whose key, less its error, is within the worst of the best."""
         best = self._best[i]
-        k = self._k
+        k = self.k
         if error is None:  # of a sum of sizes: relative to it
             error = np.where(np.isfinite(key), np.abs(key), 0) * np.float32(self._error)
         worst = best.distances[k - 1] if len(best.distances) >= k else self._first(i, values, key)
@@ -239,7 +241,7 @@ class Nearest:
 
     def _first(self, i: int, values: np.ndarray, key: np.ndarray) -> float:
         """Return a distance that at least `k` rows are within; infinite where there are not so many."""
-        k = self._k
+        k = self.k
         some = np.flatnonzero(key[: max(_FIRST, 16 * k)] != np.inf)
         if len(some) < k:
             some = np.flatnonzero(key != np.inf)
@@ -260,7 +262,7 @@ class Nearest:
             own = self._differences(i, at, values)
             off = own * self._error
         sure = np.where(np.isfinite(own), own + off, np.inf)
-        limit = np.partition(sure, self._k - 1)[self._k - 1]
+        limit = np.partition(sure, self.k - 1)[self.k - 1]
         left: np.ndarray = at[~(own - off > limit)]
         return left
 
@@ -268,7 +270,7 @@ class Nearest:
         """Return Σ(difference)² of some rows, computed in float32; of no known value where that vanishes."""
         out = np.empty(len(at), np.float64)
         for start in range(0, len(at), _PRECISE):
-            part = values[at[start : start + _PRECISE]] - self._queries[i]
+            part = values[at[start : start + _PRECISE]] - self.queries[i]
             out[start : start + len(part)] = np.einsum("ij,ij->i", part, part)
         out[~_safe(out)] = -np.inf
         return out

@@ -6,6 +6,7 @@ has. `warm.py` reads blocks and follows new versions.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
@@ -20,6 +21,7 @@ from vecdataset.filters import Filter
 from vecdataset.filters.conditions import HasVector
 from vecdataset.filters.masks import MaskRows
 from vecdataset.filters.tree import walk
+from vecdataset.graphs import Graph
 from vecdataset.schema import EXTRA, CollectionSchema
 
 Places = tuple[np.ndarray | None, ...]
@@ -37,6 +39,8 @@ class Vectors:
     """Positions of the rows that have it, ascending; None is all."""
     rows: np.ndarray
     """Row ids of those."""
+    graph: Graph | None = None
+    """Finds neighbours without comparing all rows."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
@@ -55,7 +59,9 @@ class Block:
     def nbytes(self) -> int:
         """Bytes in memory."""
         vectors = sum(
-            v.matrix.nbytes + (0 if v.at is None else v.at.nbytes + v.rows.nbytes)
+            v.matrix.nbytes
+            + (0 if v.at is None else v.at.nbytes + v.rows.nbytes)
+            + (0 if v.graph is None else v.graph.nbytes)
             for v in self.vectors.values()
         )
         return int(self.rows.nbytes + self.table.nbytes + vectors)
@@ -267,6 +273,44 @@ class Held:
         """Offer the vectors of rows to a search."""
         for vectors, at in self._vectors(name, places):
             nearest.offer(vectors.rows, vectors.matrix, at)
+
+    def without_graph(self, name: str) -> int | None:
+        """Return how many rows no graph knows; None where there is no graph at all."""
+        each = [part.block.vectors[name] for part in self.parts]
+        if not any(vectors.graph is not None for vectors in each):
+            return None
+        return sum(len(vectors.rows) for vectors in each if vectors.graph is None)
+
+    def compare_near(
+        self, nearest: Nearest, name: str, places: Places, *, ef: int | None, share: float
+    ) -> int:
+        """Offer the rows that graphs say may be the nearest, and all that no graph knows.
+
+        Args:
+            nearest: The search.
+            name: The vector.
+            places: The rows that count.
+            ef: Candidates a query; None is what the graph was built for.
+            share: The share of the rows that count.
+
+        Returns:
+            How many rows count and have the vector, of which the hits may be fewer than there are.
+        """
+        there = 0
+        for vectors, at in self._vectors(name, places):
+            there += len(vectors.rows) if at is None else len(at)
+            graph = vectors.graph
+            if graph is None:
+                nearest.offer(vectors.rows, vectors.matrix, at)
+                continue
+            wanted = max(graph.params.ef if ef is None else ef, nearest.k)
+            found = graph.candidates(
+                nearest.queries, math.ceil(1.2 * wanted / share) if share < 1 else wanted
+            )
+            if at is not None:
+                found = found[np.isin(found, at, assume_unique=True)]
+            nearest.offer(vectors.rows, vectors.matrix, found)
+        return there
 
     def matrices(self, name: str, places: Places, *, step: int) -> Iterator[tuple[np.ndarray, np.ndarray]]:
         """Yield row ids and vectors, float32 `[n, size]`, of rows that have them, at most `step` at once."""

@@ -22,6 +22,7 @@ from vecdataset.engine import LanceIndex
 from vecdataset.errors import InvalidInputError, InvalidVectorError
 from vecdataset.exact import Matrix, Nearest
 from vecdataset.frames import ScoredPoints
+from vecdataset.held import Held
 from vecdataset.indexes import SearchParams, kinds
 from vecdataset.reader import TAKE_AT_MOST, Reader, Selection
 from vecdataset.schema import Distance, VectorParams, vector_column
@@ -33,6 +34,12 @@ LANCE_METRIC: Final = {Distance.COSINE: "cosine", Distance.DOT: "dot", Distance.
 """Lance's names of the distances that it knows."""
 _SCAN_BYTES: Final = 1 << 20
 """Vectors that are read at once: larger batches were read several times more slowly."""
+GRAPH: Final = "hnsw in memory"
+"""The kind of a graph, for plans."""
+_GRAPH_FLOATS: Final = 1 << 20
+"""Floats in memory that are compared in about the time that a graph takes to answer."""
+_GRAPH_SHARE: Final = 0.2
+"""Share of the rows below which a graph would meet too many that a filter leaves out."""
 _MEMORY_FLOATS: Final = 8 << 20
 """Floats in memory that are compared in about the time that an index takes to answer."""
 
@@ -127,7 +134,7 @@ def search(reader: Reader, query: Query, *, explain: bool = False) -> ScoredPoin
     selection = reader.select(query.filter)
     plan = _plan(reader, query, params, selection)
     hits: pa.Table | None = None
-    if plan.index is not None:
+    if plan.index is not None and not plan.in_memory:
         hits, plan = _through_index(reader, query, params, selection, wanted, ["id", *columns], plan)
     if hits is None:
         hits, plan = _exactly(reader, query, selection, wanted, columns, plan)
@@ -166,7 +173,7 @@ def nearest_points(
     """
     params = reader.schema.vectors[query.using]
     plan = _plan(reader, query, params, selection)
-    if plan.index is not None:
+    if plan.index is not None and not plan.in_memory:
         wanted = ["_rowid", *columns]
         hits, plan = _through_index(reader, query, params, selection, query.limit, wanted, plan)
         if hits is not None:
@@ -174,8 +181,7 @@ def nearest_points(
             ends = np.searchsorted(hits["query_index"].to_numpy(), np.arange(1, len(query.vectors)))
             found = list(zip(np.split(rows, ends), np.split(distance, ends), strict=True))
             return found, plan, hits.select(columns) if columns else None
-    best = nearest_exact(reader, query.using, query.vectors, selection, query.limit)
-    plan = replace(plan, strategy="exact", index=None, kind=None, rows_scanned=best.scanned)
+    best, plan = _compared(reader, query, selection, query.limit, plan)
     return best.hits, plan, None
 
 
@@ -235,17 +241,27 @@ def _plan(reader: Reader, query: Query, params: VectorParams, selection: Selecti
         matched = reader.count(selection)
         if matched < min(reader.full_scan_threshold, EXACT_MATCHES):
             index, reason = None, f"the filter lets {matched:,} rows through"
+    name = None if index is None else index.name
+    kind = None if index is None else _kind_of(reader, index)
     held = reader.held
     in_memory = held is not None and query.using in held.vectors
-    if index is not None and in_memory:
+    if held is not None and in_memory:
         compared = reader.rows if matched is None else matched
-        if compared * params.size <= _MEMORY_FLOATS:
-            index, reason = None, f"{compared:,} rows in memory are compared as fast as an index answers"
+        if _by_graph(reader, held, query, params, selection, compared):
+            name, kind, reason = (
+                f"{vector_column(query.using)}_graph",
+                GRAPH,
+                "a graph in memory knows the rows",
+            )
+            matched = compared if not selection.everything else None
+        elif name is not None and compared * params.size <= _MEMORY_FLOATS:
+            name = kind = None
+            reason = f"{compared:,} rows in memory are compared as fast as an index answers"
     return Plan(
-        strategy="exact" if index is None else "index",
+        strategy="exact" if name is None else "index",
         reason=reason,
-        index=None if index is None else index.name,
-        kind=None if index is None else _kind_of(reader, index),
+        index=name,
+        kind=kind,
         filter=selection.how,
         matched=matched,
         rows_scanned=0,
@@ -253,9 +269,25 @@ def _plan(reader: Reader, query: Query, params: VectorParams, selection: Selecti
         version=reader.table.version,
         queries=len(query.vectors),
         probe={},
-        in_memory=in_memory and index is None,
+        in_memory=in_memory and (name is None or kind == GRAPH),
         elapsed_ms=0.0,
     )
+
+
+def _by_graph(
+    reader: Reader, held: Held, query: Query, params: VectorParams, selection: Selection, compared: int
+) -> bool:
+    """Return whether a graph in memory is asked: rather than all rows, or an index on disk."""
+    rest = held.without_graph(query.using)
+    if rest is None or query.params.exact or not len(query.vectors):
+        return False
+    if reader.rows < reader.full_scan_threshold or compared * params.size <= _GRAPH_FLOATS:
+        return False
+    if selection.sql is not None or rest * params.size > _MEMORY_FLOATS:
+        return False
+    if params.metric is Distance.COSINE and not np.einsum("ij,ij->i", query.vectors, query.vectors).all():
+        return False
+    return compared >= _GRAPH_SHARE * reader.rows
 
 
 def _kind_of(reader: Reader, index: LanceIndex) -> str:
@@ -369,7 +401,7 @@ def _exactly(
     columns: list[str],
     plan: Plan,
 ) -> tuple[pa.Table, Plan]:
-    best = nearest_exact(reader, query.using, query.vectors, selection, wanted)
+    best, plan = _compared(reader, query, selection, wanted, plan)
     row_ids = np.concatenate([rows for rows, _ in best.hits]) if best.hits else np.zeros(0, np.uint64)
     distances = np.concatenate([d for _, d in best.hits]) if best.hits else np.zeros(0, np.float32)
     index = np.repeat(np.arange(len(best.hits), dtype=np.int32), [len(r) for r, _ in best.hits])
@@ -378,7 +410,36 @@ def _exactly(
         distances = distances.astype(np.float32)
     hits = taken.add_column(1, "_distance", pa.array(distances))
     hits = hits.add_column(0, "query_index", pa.array(index))
-    return hits, replace(plan, strategy="exact", index=None, kind=None, rows_scanned=best.scanned)
+    return hits, plan
+
+
+def _compared(reader: Reader, query: Query, selection: Selection, k: int, plan: Plan) -> tuple[Nearest, Plan]:
+    """Return the nearest among the rows that a graph in memory proposes, or else among all."""
+    if plan.index is not None and plan.in_memory:
+        found = _through_graph(reader, query, selection, k, plan)
+        if found is not None:
+            return found, replace(plan, rows_scanned=found.scanned)
+        plan = replace(plan, reason="the graph found fewer hits than match")
+    best = nearest_exact(reader, query.using, query.vectors, selection, k)
+    return best, replace(plan, strategy="exact", index=None, kind=None, rows_scanned=best.scanned)
+
+
+def _through_graph(reader: Reader, query: Query, selection: Selection, k: int, plan: Plan) -> Nearest | None:
+    memory = reader.in_memory(query.using, selection)
+    if memory is None:
+        return None
+    held, places = memory
+    params = reader.schema.vectors[query.using]
+    share = 1.0 if plan.matched is None else plan.matched / max(1, plan.rows)
+    nearest = Nearest(params.metric, query.vectors, k)
+    there = held.compare_near(nearest, query.using, places, ef=query.params.ef, share=share)
+    for rows, distances in nearest.hits:
+        if len(rows) < min(k, there):
+            return None
+        # A graph knows no direction of a zero vector, which is at distance 1 under Cosine.
+        if params.metric is Distance.COSINE and query.using in reader.zero_vectors and (distances >= 1).any():
+            return None
+    return nearest
 
 
 def nearest_exact(reader: Reader, using: str, vectors: np.ndarray, selection: Selection, k: int) -> Nearest:

@@ -201,10 +201,14 @@ class DenseSpace:
 
     def between(self, rows: np.ndarray, example: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         """Take the rows; float64 arithmetic."""
-        column = vector_column(self.name)
-        stored = self._reader.take(rows, [column])[column].combine_chunks()
-        matrix = stored.flatten().to_numpy(zero_copy_only=False).reshape(-1, self._params.size)
-        matrix = matrix.astype(np.float64)
+        held = self._reader.held
+        if held is not None and self.name in held.vectors:
+            matrix = np.array(held.vectors_of(rows, self.name), np.float64)
+        else:
+            column = vector_column(self.name)
+            stored = self._reader.take(rows, [column])[column].combine_chunks()
+            flat = stored.flatten().to_numpy(zero_copy_only=False)
+            matrix = flat.reshape(-1, self._params.size).astype(np.float64)
         metric = self._params.metric
         return (
             scoring.similarity(metric, example[None], matrix)[0],

@@ -10,7 +10,7 @@ from __future__ import annotations
 import os
 import threading
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Final
 
 import numpy as np
@@ -21,6 +21,7 @@ from vecdataset.engine import Fragment, Table
 from vecdataset.errors import InvalidInputError, UnknownNameError, did_you_mean
 from vecdataset.exact import Matrix
 from vecdataset.filters.masks import MaskRows
+from vecdataset.graphs import Graph, GraphParams, serves
 from vecdataset.held import Block, Held, Part, Vectors
 from vecdataset.schema import EXTRA, CollectionSchema, vector_column
 
@@ -43,6 +44,8 @@ class HeldInfo:
     max_bytes: int
     columns: Sequence[str]
     vectors: Sequence[str]
+    graphs: Sequence[str]
+    """Vectors with a graph."""
 
 
 class OutgrownError(InvalidInputError):
@@ -58,6 +61,7 @@ class Warm:
         columns: Sequence[str] | None = None,
         vectors: Sequence[str] | None = None,
         max_bytes: int | None = None,
+        graph: GraphParams | None = None,
         where: str,
     ) -> None:
         """Say what to hold.
@@ -66,11 +70,13 @@ class Warm:
             columns: Payload keys; None is all.
             vectors: Names of vectors; None is all that hold one vector a point.
             max_bytes: What it may take; None is half of the machine's memory.
+            graph: The graph to build over each vector; None is none.
             where: The collection, for messages.
         """
         self._columns = None if columns is None else list(columns)
         self._vectors = None if vectors is None else list(vectors)
         self.max_bytes = _half_of_memory() if max_bytes is None else max_bytes
+        self._graph = graph
         self._where = where
         self._lock = threading.Lock()
         self._held: Held | None = None
@@ -115,6 +121,7 @@ class Warm:
             max_bytes=self.max_bytes,
             columns=sorted(held.columns),
             vectors=sorted(held.vectors),
+            graphs=[name for name in sorted(held.vectors) if held.without_graph(name) is not None],
         )
 
     # ------------------------------------------------------------ what to hold
@@ -177,6 +184,10 @@ class Warm:
         parts = []
         if schema.id_type is not None and table.rows:
             block = self._read(table, schema, extra_keys, table.fragment_list(), whole=True)
+            if self._graph is not None:
+                block = _with_graphs(block, schema, self._graph)
+                if block.nbytes > self.max_bytes:
+                    raise self._outgrown(block.nbytes)
             parts.append(_part(block, schema, extra_keys))
         return self._held_of(parts, table, schema, extra_keys)
 
@@ -335,6 +346,15 @@ def _sorted(
     return Block(rows=rows, table=table.combine_chunks(), vectors=made, fragments=dict(fragments))
 
 
+def _with_graphs(block: Block, schema: CollectionSchema, params: GraphParams) -> Block:
+    made = {}
+    for name, vectors in block.vectors.items():
+        metric = schema.vectors[name].metric
+        built = Graph(metric, vectors.matrix, params) if serves(metric, len(vectors.matrix)) else None
+        made[name] = replace(vectors, graph=built)
+    return replace(block, vectors=made)
+
+
 def _part(block: Block, schema: CollectionSchema, extra_keys: frozenset[str]) -> Part:
     state = {f.id: f.deletions for f in block.fragments.values()}
     return Part(block=block, live=None, masks=_masks(block, schema, extra_keys), state=state)
@@ -407,11 +427,16 @@ def _few(
         if not part.count:
             continue
         dead = len(part.block.rows) - part.count
-        alone = dead > _SMALL and dead > _DEAD_AT_MOST * len(part.block.rows)
+        alone = dead > _SMALL and not _has_graph(part) and dead > _DEAD_AT_MOST * len(part.block.rows)
         out.append(_merged([part], arrow, schema, extra_keys) if alone else part)
-        while len(out) > 1 and 2 * out[-1].count >= out[-2].count:
+        # A graph is not built anew for new rows: they stay beside it, until `warm` is called again.
+        while len(out) > 1 and 2 * out[-1].count >= out[-2].count and not _has_graph(out[-2]):
             out[-2:] = [_merged(out[-2:], arrow, schema, extra_keys)]
     return out
+
+
+def _has_graph(part: Part) -> bool:
+    return any(vectors.graph is not None for vectors in part.block.vectors.values())
 
 
 def _merged(

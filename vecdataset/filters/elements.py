@@ -250,8 +250,6 @@ class Elements:
         return {text: code for code, text in enumerate(self.texts.to_pylist())}
 
     def _code(self, text: str) -> int:
-        if "_codes" not in self.__dict__ and len(self.texts) <= 64:
-            return int(pc.index(self.texts, text).as_py())
         return self._codes.get(text, -1)
 
     def _at_codes(self, codes: list[int]) -> np.ndarray:
