@@ -208,11 +208,12 @@ def generic_macros(
         )
         own = f"{literal(start)} || '\"' || replace(collection, '\"', '\"\"') || '\"' || {literal(shown)}"
         if plain:
-            there = f"contains({names}, {literal(_MARK)} || collection::VARCHAR || {literal(_MARK)})"
+            wrapped = f"({literal(_MARK)} || collection || {literal(_MARK)})::VARCHAR"
+            there = f"contains({names}, {wrapped})"
             cases = f" WHEN {there} THEN {own}{cases}"
         text = f"CASE{cases} ELSE {unknown} END" if cases else unknown
         call = f"{prefix}{verb.call.replace('{collection}', 'collection')}, {STATEMENT})"
         yield (
             f"CREATE OR REPLACE MACRO {quoted(verb.name)}(collection, {verb.parameters}) AS TABLE "
-            f"SELECT r.* FROM (SELECT {call} AS hits) a, query({text}) r"
+            f"SELECT r.* FROM (SELECT {call} AS hits) a, system.main.query({text}) r"
         )
