@@ -10,6 +10,7 @@ import pytest
 
 import vecdataset as vd
 import vecdataset.query
+import vecdataset.reader
 
 ROWS = 600
 
@@ -178,6 +179,25 @@ def test_a_plan_says_what_was_done_in_memory(warm):
     assert (plan.in_memory, plan.filter, plan.rows_scanned) == (True, "mask", plan.matched)
     assert str(plan).startswith("exact, in memory")
     assert tree.how.startswith("in memory, exact")
+
+
+def test_what_would_be_decided_row_by_row_is_left_to_lance_where_it_can(url, cold, monkeypatch):
+    handle = vd.open(url)
+    handle.warm()
+    monkeypatch.setattr(vecdataset.reader, "_BY_ROW_AT_MOST", 10)
+    filters = {
+        "abs(price) > 0.5": "sql",
+        "price * n > 1.5": "sql+rows",
+        "n = 3": "mask",
+        "length(at.lat) IS NULL": "mask",
+    }
+
+    for filter, how in filters.items():
+        found = handle.search(INNER, using="inner", filter=filter, limit=20, explain=True)
+
+        assert found.plan.filter == how
+        expected = cold.search(INNER, using="inner", filter=filter, limit=20)
+        assert found["id"].to_pylist() == expected["id"].to_pylist()
 
 
 def test_info_says_what_is_held(cold, warm):

@@ -324,8 +324,8 @@ class Collection:
             vectors: Names of vectors; None is all that have one vector a point.
             max_bytes: What it may take; None is half of the machine's memory.
             graph: Build a graph (HNSW) over each vector, for collections above `full_scan_threshold`; a dict
-                gives `m` (16), `ef_construct` (128) and `ef` (96). Needs the extra `indexes`; takes some
-                seconds for 100,000 points. Points that come later are compared one by one.
+                gives `m` (16), `ef_construct` (128) and `ef` (96). Needs the extra `indexes`; takes up
+                to minutes for 100,000 points. Points that come later are compared one by one.
 
         Returns:
             What is held, with its size.

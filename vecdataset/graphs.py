@@ -84,7 +84,7 @@ class Graph:
     """A graph over the rows of a matrix."""
 
     def __init__(self, metric: Distance, matrix: Matrix, params: GraphParams) -> None:
-        """Build it, on all cores: some seconds for 100,000 rows."""
+        """Build it, on all cores: seconds to minutes for 100,000 rows."""
         self.params = params
         self._lock = threading.Lock()
         self._index = _index_class()(

@@ -37,7 +37,7 @@ DROPPED_TAG: Final = "dropped-"
 DIRTY_BATCH_ROWS: Final = 8_192
 _KEPT_COUNTS: Final = 256
 _BY_ROW_AT_MOST: Final = 2_000
-"""Decisions row by row, in memory, beyond which Lance is asked, where it can decide a filter alone."""
+"""Decisions row by row, in memory, beyond which Lance is asked, where it can decide some of a filter."""
 TAKE_AT_MOST: Final = 0.1
 """Share of the rows from which on a scan of all is faster than taking single ones."""
 
@@ -231,8 +231,8 @@ class Reader:
             filter: SQL text, a Qdrant filter, `{key: value}` or a `Filter`.
             in_memory: Whether columns held in memory may decide; a writer would rather have SQL.
 
-        A filter that Lance can answer costs nothing here; the rest is decided row by row, over
-        the rows whose `_extra` mentions one of its keys.
+        In memory, a filter is a mask. Else one that Lance can answer costs nothing here, and the rest is
+        decided on the columns of the rows that Lance cannot decide.
         """
         parsed = self.parse(filter)
         if parsed is None:
@@ -243,9 +243,9 @@ class Reader:
         try:
             places = held.select(parsed, most_by_row=_BY_ROW_AT_MOST)
         except TooSlow:
-            compiled = self._compiled(parsed)
-            if compiled.dirty is None:
-                return Selection(compiled.clean, None, "sql")
+            # Lance calculates faster than Python; what it knows nothing of, it would have read for Python.
+            if self._compiled(parsed).clean != "false":
+                return self._selection(parsed)
             places = held.select(parsed)
         return Selection(None, held.row_ids(places), "mask", places, parsed)
 
@@ -436,7 +436,8 @@ class Reader:
         if held is None or using not in held.vectors:
             return None
         if selection.sql is not None:
-            selection = Selection(None, np.sort(self.table.row_ids(selection.sql)), selection.how)
+            rows = self.table.row_ids(selection.sql, indexed=selection.indexed)
+            selection = Selection(None, np.sort(rows), selection.how)
         return held, self.places(held, selection)
 
     def _are_many(self, selection: Selection) -> bool:
