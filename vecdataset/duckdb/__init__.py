@@ -12,6 +12,7 @@
 from __future__ import annotations
 
 from vecdataset.duckdb.attachment import attach, detach
+from vecdataset.duckdb.rewrite import Statement, sql
 from vecdataset.duckdb.session import run
 
-__all__ = ["attach", "detach", "run"]
+__all__ = ["Statement", "attach", "detach", "run", "sql"]

@@ -90,6 +90,15 @@ def detach(con: duckdb.DuckDBPyConnection, name: str = "vec") -> None:
     _drop(cursor, name, token)
 
 
+def attachment_of(con: duckdb.DuckDBPyConnection, name: str) -> Attachment | None:
+    """Return what is attached under a name, None where it is nothing of ours."""
+    try:
+        token = _token(con, name)
+    except AlreadyExistsError:
+        return None
+    return None if token is None else _attached.get(token)
+
+
 def _token(cursor: duckdb.DuckDBPyConnection, name: str) -> str | None:
     """Return the token of the attachment of this name, None where the name is free."""
     names = {
@@ -202,6 +211,18 @@ class Attachment:
     def names(self) -> dict[str, str | None]:
         """Return the collections, with the reason why one does not open."""
         return dict.fromkeys(self._shown, None) | self._broken
+
+    def reader(self, name: str) -> Reader:
+        """Return the newest version of a collection."""
+        return self._answers.findings.newest(name)
+
+    def name_of(self, view: str) -> str | None:
+        """Return the collection whose newest version a view shows."""
+        return next((n for n, s in self._shown.items() if _view_of(n, s).lower() == view.lower()), None)
+
+    def schema_of(self, name: str) -> str:
+        """Return the schema of a collection's macros."""
+        return self._shown[name].schema
 
     # -- making and removing
 
@@ -379,10 +400,14 @@ class Attachment:
             id = "number" if pa.types.is_integer(reader.schema.id_arrow_type) else "label"
             rest = self._payload_function(f"payload_{number}", name, payload) if len(payload) else None
             self._run(f"CREATE SCHEMA IF NOT EXISTS {quoted(shown.schema)}")
-            for sql in collection_macros(name, shown.schema, f"{self.token}_", id=id, payload=rest):
+            rows = CollectionRows(partial(self._answers.findings.newest, name), reader)
+            vectors = pa.schema([f for f in rows.schema if f.name != "id" and f.name not in payload.names])
+            held = self._payload_function(f"vectors_{number}", name, vectors) if len(vectors) else None
+            for sql in collection_macros(
+                name, shown.schema, f"{self.token}_", id=id, payload=rest, vectors=held
+            ):
                 self._run(sql)
-            view = name if name.lower() in _TAKEN_SCHEMAS else shown.schema
-            self._view(shown, view, partial(self._answers.findings.newest, name), reader)
+            self._view(shown, _view_of(name, shown), rows)
             shown.signature = signature
         self._version_views(name, shown, reader, latest_only=latest_only)
 
@@ -413,13 +438,12 @@ class Attachment:
                 pinned = Reader(reader.table.at(number), name=name)
             except VecDatasetError:
                 continue  # the version has gone, or had no columns of ours yet
-            self._view(shown, view, lambda pinned=pinned: pinned, pinned)  # type: ignore[misc]
+            self._view(shown, view, CollectionRows(lambda pinned=pinned: pinned, pinned))
             shown.views[view] = number
 
-    def _view(self, shown: Shown, view: str, read: Callable[[], Reader], reader: Reader) -> None:
+    def _view(self, shown: Shown, view: str, found: CollectionRows) -> None:
         """Make a view over Arrow: it holds the object, so that it is there for every cursor."""
         assert self._cursor is not None
-        found = CollectionRows(read, reader)
         rows = scannable(found)
         self._cursor.sql(f"SELECT {select_list(found.schema)} FROM rows").create_view(view, replace=True)
         shown.views[view] = None
@@ -434,6 +458,10 @@ class Attachment:
     def _duckdb_types(self, schema: pa.Schema) -> list[Any]:
         assert self._cursor is not None
         return list(self._cursor.from_arrow(schema.empty_table()).types)
+
+
+def _view_of(name: str, shown: Shown) -> str:
+    return name if name.lower() in _TAKEN_SCHEMAS else shown.schema
 
 
 def _free(name: str, taken: set[str]) -> str:

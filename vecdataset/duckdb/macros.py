@@ -6,6 +6,8 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Final
 
+import duckdb
+
 _OPTIONS: Final = 'filter := NULL, "using" := NULL, params := NULL'
 _PASSED: Final = 'filter, "using", params'
 STATEMENT: Final = "epoch_us(now()), current_query_id(), hash(current_query())"
@@ -114,20 +116,29 @@ VERBS: Final = (
 )
 """Every one is a macro of each collection's schema, and a generic one that takes the name first."""
 
-DISTANCES: Final = (
-    (
-        # Of a zero vector DuckDB 2.0 says NaN, and 1.5 what it says of opposite ones: 2.
-        "CREATE OR REPLACE MACRO cosine_distance(a, b) AS (SELECT CASE WHEN isnan(d) OR (d = 2 AND "
-        "list_inner_product(a::DOUBLE[], a::DOUBLE[]) * list_inner_product(b::DOUBLE[], b::DOUBLE[]) = 0) "
-        "THEN 1.0::DOUBLE ELSE d END FROM (SELECT list_cosine_distance(a::DOUBLE[], b::DOUBLE[]) AS d))"
-    ),
-    "CREATE OR REPLACE MACRO l2_distance(a, b) AS list_distance(a::DOUBLE[], b::DOUBLE[])",
-    "CREATE OR REPLACE MACRO inner_product(a, b) AS list_inner_product(a::DOUBLE[], b::DOUBLE[])",
-    (
-        "CREATE OR REPLACE MACRO manhattan_distance(a, b) AS CASE WHEN len(a::DOUBLE[]) != len(b::DOUBLE[]) "
+_A: Final = "a::DOUBLE[]"
+_B: Final = "b::DOUBLE[]"
+_COSINE: Final = f"list_cosine_distance({_A}, {_B})"
+_COSINE_OF_ZERO_IS_1: Final = (
+    # Of a zero vector DuckDB 2.0 says NaN, the greatest number, and 1.5 what it says of opposite ones: 2. In
+    # 2.0 the remainder by 3 turns 4 into 1 and leaves 0 to 2 as they are: the distance is written, and computed,
+    # once. A subquery would become a join with each vector, and a lambda takes no subqueries.
+    f"CASE WHEN {_COSINE} = 2 AND list_inner_product({_A}, {_A}) * list_inner_product({_B}, {_B}) = 0 "
+    f"THEN 1.0::DOUBLE ELSE {_COSINE} END"
+    if duckdb.__version__.startswith("1.")
+    else f"least({_COSINE}, 4.0::DOUBLE) % 3.0::DOUBLE"
+)
+DISTANCES: Final = tuple(
+    # DuckDB's own refuse the NULLs that it puts under a NULL array when it makes it a list.
+    f"CREATE OR REPLACE MACRO {name}(a, b) AS CASE WHEN a IS NOT NULL AND b IS NOT NULL THEN {text} END"
+    for name, text in {
+        "cosine_distance": _COSINE_OF_ZERO_IS_1,
+        "l2_distance": f"list_distance({_A}, {_B})",
+        "inner_product": f"list_inner_product({_A}, {_B})",
+        "manhattan_distance": f"CASE WHEN len({_A}) != len({_B}) "
         "THEN error('manhattan_distance: the vectors differ in size') ELSE "
-        "list_sum(list_transform(list_zip(a::DOUBLE[], b::DOUBLE[]), lambda p: abs(p[1] - p[2]))) END"
-    ),
+        f"list_sum(list_transform(list_zip({_A}, {_B}), lambda p: abs(p[1] - p[2]))) END",
+    }.items()
 )
 
 
@@ -145,7 +156,9 @@ def literal(text: str) -> str:
     return "'" + text.replace("'", "''") + "'"
 
 
-def collection_macros(name: str, schema: str, prefix: str, *, id: str, payload: str | None) -> Iterator[str]:
+def collection_macros(
+    name: str, schema: str, prefix: str, *, id: str, payload: str | None, vectors: str | None
+) -> Iterator[str]:
     """Yield the macros of one collection.
 
     Args:
@@ -154,6 +167,7 @@ def collection_macros(name: str, schema: str, prefix: str, *, id: str, payload: 
         prefix: What the names of this attachment's functions begin with.
         id: Which field of the hits is the id.
         payload: The function that turns hits into payload; None where there is none.
+        vectors: The same for the vectors, which `_near` alone shows: it has the columns of the view.
     """
     rest = "" if payload is None else f", unnest({payload}(h.place, h.row_id))"
     at = quoted(schema)
@@ -166,6 +180,12 @@ def collection_macros(name: str, schema: str, prefix: str, *, id: str, payload: 
             f"SELECT {columns} FROM (SELECT unnest({call}) AS h)"
         )
         shapes[verb.shown_by] = columns
+    near = f'{prefix}search({literal(name)}, query, k, filter, "using", NULL, false, {STATEMENT})'
+    held = "" if vectors is None else f", unnest({vectors}(h.place, h.row_id))"
+    yield (
+        f'CREATE OR REPLACE MACRO {at}._near(query, k := 10, filter := NULL, "using" := NULL) AS TABLE '
+        f"SELECT h.{id} AS id{rest}{held} FROM (SELECT unnest({near}) AS h)"
+    )
     for shown_by, columns in shapes.items():
         yield (
             f"CREATE OR REPLACE MACRO {at}.{shown_by}(hits) AS TABLE "
@@ -208,8 +228,7 @@ def generic_macros(
         )
         own = f"{literal(start)} || '\"' || replace(collection, '\"', '\"\"') || '\"' || {literal(shown)}"
         if plain:
-            wrapped = f"({literal(_MARK)} || collection || {literal(_MARK)})::VARCHAR"
-            there = f"contains({names}, {wrapped})"
+            there = f"strpos({names}, concat({literal(_MARK)}, collection, {literal(_MARK)})) > 0"
             cases = f" WHEN {there} THEN {own}{cases}"
         text = f"CASE{cases} ELSE {unknown} END" if cases else unknown
         call = f"{prefix}{verb.call.replace('{collection}', 'collection')}, {STATEMENT})"

@@ -339,7 +339,7 @@ MACROS: Final = (
         "SELECT unnest(written, max_depth := 2) FROM (SELECT "
         f"{{prefix}}write('{verb}', collection, list(DISTINCT receipt), id, vectors, epoch_us(now())) "
         "AS written "
-        "FROM (SELECT {prefix}stage(__staged) AS receipt FROM query("
+        "FROM (SELECT {prefix}stage(__staged) AS receipt FROM system.main.query("
         "CASE WHEN regexp_matches(source, '^\\s*(select|from|with|values|table)\\s', 'i') "
         "THEN 'FROM (' || source || ')' ELSE 'FROM ' || source END) __staged))"
         for verb in ("upsert", "insert")
