@@ -120,9 +120,9 @@ _A: Final = "a::DOUBLE[]"
 _B: Final = "b::DOUBLE[]"
 _COSINE: Final = f"list_cosine_distance({_A}, {_B})"
 _COSINE_OF_ZERO_IS_1: Final = (
-    # Of a zero vector DuckDB 2.0 says NaN, the greatest number, and 1.5 what it says of opposite ones: 2. In
-    # 2.0 the remainder by 3 turns 4 into 1 and leaves 0 to 2 as they are: the distance is written, and computed,
-    # once. A subquery would become a join with each vector, and a lambda takes no subqueries.
+    # Of a zero vector DuckDB 2.0 says NaN, the greatest number, and 1.5 what it says of opposite ones: 2.
+    # In 2.0 the remainder by 3 turns 4 into 1 and leaves 0 to 2 as they are, so that the distance is written,
+    # and computed, once. A subquery would become a join with each vector; a lambda takes no subqueries.
     f"CASE WHEN {_COSINE} = 2 AND list_inner_product({_A}, {_A}) * list_inner_product({_B}, {_B}) = 0 "
     f"THEN 1.0::DOUBLE ELSE {_COSINE} END"
     if duckdb.__version__.startswith("1.")
