@@ -48,6 +48,7 @@ LAYERS = [
     "manifests",
     "sealing",
     "copying",
+    "archives",
     "differences",
     "snapshots",
     "repair",

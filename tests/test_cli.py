@@ -461,6 +461,15 @@ def test_a_restore_can_be_tried_and_moves_aside_only_when_told(books):
     assert vd.open(str(aside)).get([7])["id"].to_pylist() == [7]
 
 
+def test_a_snapshot_goes_into_one_file_and_comes_out(books):
+    rows("snapshot", "create", "books", "first")
+
+    assert rows("snapshot", "pack", "books", "first", "first.tgz")[0]["snapshot"] == "first"
+    assert rows("snapshot", "unpack", "first.tgz", "again")[0]["rows"] == 3
+    assert rows("verify", "again", "--deep")[0]["ok"]
+    assert run("snapshot", "unpack", "first.tgz", "again").exit_code == 1
+
+
 def test_the_newest_version_is_verified_with_what_its_commits_put_on_record(books):
     assert rows("verify", "books", "--current")[0]["snapshot"] is None
     data = next(Path("books/data").iterdir())

@@ -237,6 +237,52 @@ def copy(
 
 @snapshot.command()
 @click.argument("url")
+@click.argument("name")
+@click.argument("archive")
+@storage_option
+@target_option
+@json_flag
+def pack(
+    url: str, name: str, archive: str, storage: dict[str, Any], target_options: dict[str, Any], as_json: bool
+) -> None:
+    """Write a snapshot into one file: .tar, .tar.gz or .tgz.
+
+    \b
+    Example:
+      $ vecdataset snapshot pack ./books before-reindex books.tar
+    """
+    options = options_of(archive, target_options, storage)
+    with bar("pack", share=True) as progress:
+        where = _snapshots(url, storage).pack(name, archive, storage_options=options, progress=progress)
+    tell(f"{name} is packed in {where}", {"snapshot": name, "archive": where}, as_json=as_json)
+
+
+@snapshot.command()
+@click.argument("archive")
+@click.argument("url")
+@storage_option
+@target_option
+@json_flag
+def unpack(
+    archive: str, url: str, storage: dict[str, Any], target_options: dict[str, Any], as_json: bool
+) -> None:
+    """Bring a packed snapshot to a free place, as a collection, each file verified.
+
+    \b
+    Example:
+      $ vecdataset snapshot unpack books.tar ./books-again
+    """
+    from vecdataset.archives import unpack as run
+
+    ours, theirs = options_of(archive, storage), options_of(url, target_options, storage)
+    with bar("unpack", share=True) as progress:
+        made = run(archive, url, storage_options=ours, target_options=theirs, progress=progress)
+    data = {"snapshot": made.name, "url": url, "rows": made.rows}
+    tell(f"{made.name} stands at {url}, {made.rows:,} points", data, as_json=as_json)
+
+
+@snapshot.command()
+@click.argument("url")
 @click.argument("old")
 @click.argument("new", required=False)
 @storage_option

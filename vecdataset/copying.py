@@ -54,7 +54,7 @@ def copy_snapshot(
     """
     have = check_target(snapshot, target, ours=ours, fresh=fresh)
     here, there = storage.files(source), storage.files(target)
-    order = sorted(snapshot.files, key=lambda f: (_late(f.path), f.path))
+    order = copy_order(snapshot)
     early = [f for f in order if not _late(f.path)]
     total = sum(f.size for f in order)
     done = _Share(total, progress)
@@ -70,6 +70,18 @@ def copy_snapshot(
             sizes = list(pool.map(move, sorted(early, key=lambda f: -f.size)))
         sizes += [move(f) for f in order if _late(f.path)]
     moved = [s for s in sizes if s >= 0]
+    finish(snapshot, target, durable=source.durable)
+    return Copied(url=target.url, copied=len(moved), skipped=len(order) - len(moved), size_bytes=sum(moved))
+
+
+def copy_order(snapshot: Snapshot) -> list[SealedFile]:
+    """Return the files in the order in which they may come: what makes a collection of the others last."""
+    return sorted(snapshot.files, key=lambda f: (_late(f.path), f.path))
+
+
+def finish(snapshot: Snapshot, target: Location, *, durable: bool = False) -> None:
+    """Open what was copied, count its points, and write the sealed manifest."""
+    there = storage.files(target)
     table = engine.open_table(target, version=snapshot.version)
     if not any(f.path == tag_path(snapshot.name) for f in snapshot.files) and (
         snapshot.name not in table.tags()
@@ -78,9 +90,8 @@ def copy_snapshot(
     if table.count() != snapshot.rows:
         raise CorruptionError(f"{target.url} holds {table.count()} points; the snapshot says {snapshot.rows}")
     there.write(manifest_path(snapshot.name), snapshot.to_json().encode())
-    if source.durable or target.durable:
+    if durable or target.durable:
         there.sync([*(f.path for f in snapshot.files), manifest_path(snapshot.name)])
-    return Copied(url=target.url, copied=len(moved), skipped=len(order) - len(moved), size_bytes=sum(moved))
 
 
 def check_target(
@@ -119,7 +130,7 @@ def room_for(size: int, target: Location) -> None:
 
 
 def _late(path: str) -> int:
-    """Return when a file is copied: what makes a collection of the others comes last."""
+    """Return in which turn a file is copied."""
     return 2 if path.startswith("_refs/") else 1 if path.startswith("_versions/") else 0
 
 

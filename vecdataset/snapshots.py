@@ -18,6 +18,7 @@ from typing import Any, Final, Protocol
 import pyarrow as pa
 
 from vecdataset import ledger, storage
+from vecdataset.archives import pack
 from vecdataset.copying import check_target, copy_snapshot, sealed_at
 from vecdataset.differences import Difference, difference
 from vecdataset.engine import Table
@@ -449,6 +450,26 @@ class Snapshots:
         # A place is ours to go on with where every file is one that a snapshot sealed, here or there.
         ours = self._sealed() | sealed_at(target, names)
         return copy_snapshot(snapshot, self._location, target, ours=ours, fresh=False, progress=progress)
+
+    def pack(
+        self,
+        name: str,
+        archive: Any,
+        *,
+        storage_options: Mapping[str, Any] | None = None,
+        progress: Progress | None = None,
+    ) -> str:
+        """Write a snapshot into one file, `.tar`, `.tar.gz` or `.tgz`; return its URL.
+
+        Each file is compared with its digest on the way. `vecdataset.archives.unpack` makes it a
+        collection again.
+
+        Raises:
+            CorruptionError: A file of the snapshot is damaged; no archive was written.
+        """
+        return pack(
+            self.get(name), self._location, archive, storage_options=storage_options, progress=progress
+        )
 
     def _target(self, into: Any, options: Mapping[str, Any] | None) -> Location:
         if isinstance(into, Location):
