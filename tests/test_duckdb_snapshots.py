@@ -103,6 +103,19 @@ def test_restore_brings_a_snapshot_back(con, books):
     assert con.execute("SELECT count(*) FROM vec.again.search([1, 0])").fetchone() == (6,)
 
 
+def test_versions_tell_what_was_done(con, books):
+    con.execute("SELECT vec.snapshot('books', 'monday')").fetchall()
+    con.execute("SELECT vec.delete('books', ids := [0, 1])").fetchall()
+
+    rows = con.execute(
+        "SELECT operation, rows, inserted, deleted, snapshots FROM vec.versions('books') ORDER BY version DESC LIMIT 2"
+    ).fetchall()
+
+    assert rows[0][:2] == ("delete", 4)
+    assert rows[0][3:] == (2, [])
+    assert rows[1][4] == ["monday"]
+
+
 def test_a_view_of_a_snapshot_follows_its_name(con, books):
     con.execute("SELECT vec.snapshot('books', 'monday')").fetchall()
     books.delete([0])

@@ -49,8 +49,14 @@ COLUMNS: Final[Mapping[str, Mapping[str, str]]] = {
         "created_at": "TIMESTAMP",
         "operation": "VARCHAR",
         "rows": "BIGINT",
+        "inserted": "BIGINT",
+        "updated": "BIGINT",
+        "deleted": "BIGINT",
         "size_bytes": "BIGINT",
-        "tag": "VARCHAR",
+        "tool": "VARCHAR",
+        "user": "VARCHAR",
+        "note": "VARCHAR",
+        "snapshots": "VARCHAR[]",
     },
     "snapshots": {
         "name": "VARCHAR",
@@ -175,16 +181,11 @@ class Facts:
         return _arrow("collections", [rows] * len(once))
 
     def versions(self, collection: pa.ChunkedArray) -> pa.Array:
-        """Return the versions, with the name of the snapshot where there is one."""
+        """Return the versions: what was done, when, by whom, and the snapshots that hold them."""
         out = []
         for name in values(collection):
-            found = self._collection(name)
-            tags = {v: t for t, v in found._read().table.tags().items()}  # noqa: SLF001 - one layer down
-            rows = found.versions().to_arrow().to_pylist()
-            out.append([
-                row | {"tag": tags.get(row["version"]), "created_at": row["created_at"].replace(tzinfo=None)}
-                for row in rows
-            ])  # fmt: skip
+            rows = self._collection(name).versions().to_arrow().to_pylist()
+            out.append([row | {"created_at": row["created_at"].replace(tzinfo=None)} for row in rows])
         return _arrow("versions", out)
 
     def snapshots(self, collection: pa.ChunkedArray) -> pa.Array:
