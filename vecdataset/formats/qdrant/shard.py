@@ -11,6 +11,7 @@ from __future__ import annotations
 import json
 import logging
 from collections.abc import Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -122,18 +123,26 @@ class LoadedShard:
             yield self._batch(pages)
 
     def _pages(self, *, with_payload: bool, with_vector: bool | list[str], limit: int) -> Iterator[list[Any]]:
-        offset = None
-        while True:
+        def scroll(offset: Any) -> tuple[list[Any], Any]:
             with engine_errors(self._where):
-                page, offset = self._shard.scroll(
+                found: tuple[list[Any], Any] = self._shard.scroll(
                     self._edge.ScrollRequest(
                         offset=offset, limit=limit, with_payload=with_payload, with_vector=with_vector
                     )
                 )
-            if page:
-                yield page
-            if offset is None:
-                return
+                return found
+
+        # The engine lets go of Python's lock: it looks for the next page while this one is used.
+        with ThreadPoolExecutor(1, thread_name_prefix="vecdataset-scroll") as ahead:
+            following = ahead.submit(scroll, None)
+            while True:
+                page, offset = following.result()
+                if offset is not None:
+                    following = ahead.submit(scroll, offset)
+                if page:
+                    yield page
+                if offset is None:
+                    return
 
     # -- through the engine
 
