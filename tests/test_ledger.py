@@ -101,6 +101,22 @@ def test_other_stores_keep_the_deeds_and_no_digests(kind, request):
     assert books.snapshots.verify("sealed", deep=True)
 
 
+def test_where_each_entry_is_a_file_clean_up_makes_them_one(monkeypatch):
+    monkeypatch.setattr(ledger, "FOLD_AT", 5)
+    books = vd.create("memory://folded/books", vectors=vd.VectorParams(8))
+    for i in range(12):
+        books.upsert(points([i]))
+    location = books._reader.table.location
+    before = ledger.read_ledger(location)
+
+    books.clean_up()
+    assert len(ledger._names(location)) == 1
+    assert ledger.read_ledger(location) == before
+
+    books.clean_up(older_than=timedelta(0))
+    assert [e.version for e in ledger.read_ledger(location).entries] == [books.version]
+
+
 def test_a_line_that_was_changed_is_passed_over(books):
     books.upsert(points(range(10)))
     log = Path(books.url) / ledger.FOLDER / ledger.LOG

@@ -90,6 +90,24 @@ def test_restore_in_place_keeps_what_was_there(books):
     assert all(books.snapshots.verify())
 
 
+def test_a_version_without_a_snapshot_comes_back_too(books):
+    before, version = content(books), books.version
+    books.upsert(points([5000]))
+    books.delete(filter="n >= 0")
+
+    books.snapshots.restore(version + 1)
+    assert len(books) == len(before) + 1
+    with pytest.raises(vd.InvalidInputError, match="in place"):
+        books.snapshots.restore(version, into="x")
+    with pytest.raises(vd.VersionNotFoundError):
+        books.snapshots.restore(99)
+    books.delete(filter="n >= 0")
+    lost = next(p for p in books.at(version + 1)._reader.table.files() if p.startswith("data/"))
+    (Path(books.url) / lost).write_bytes(b"rot")
+    with pytest.raises(vd.CorruptionError, match=lost):
+        books.snapshots.restore(version + 1)
+
+
 def test_restore_into_another_name_refuses_what_stands_there(books):
     before = content(books)
     url = books.snapshots.restore("first", into="copy")

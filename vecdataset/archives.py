@@ -21,7 +21,7 @@ from pathlib import Path
 from typing import IO, Any, Final
 
 from vecdataset import storage
-from vecdataset.copying import check_target, copy_order, finish
+from vecdataset.copying import check_target, copy_order, finish, room_for
 from vecdataset.errors import CorruptionError, InvalidInputError, NotFoundError
 from vecdataset.manifests import MAX_MANIFEST_BYTES, SealedFile, Snapshot
 from vecdataset.sealing import Progress
@@ -55,7 +55,10 @@ def pack(
     place = storage.resolve(target, storage_options=storage_options)
     compression = _compression(place.name)
     folder, _, name = place.url.rpartition("/")
-    there = storage.files(storage.resolve(folder or "/", storage_options=storage_options))
+    around = storage.resolve(folder or "/", storage_options=storage_options)
+    there = storage.files(around)
+    if not compression:
+        room_for(snapshot.size_bytes, around)
     done = 0
     total = max(1, sum(f.size for f in snapshot.files))
     # Beside its place on a local disk, which need not have as much room elsewhere.

@@ -132,7 +132,7 @@ def restore(
     target_options: dict[str, Any],
     as_json: bool,
 ) -> None:
-    """Bring a snapshot back, once it has been verified.
+    """Bring a snapshot, or in place a version by its number, back, once it has been verified.
 
     \b
     Example:
@@ -144,7 +144,7 @@ def restore(
         _sure(f"Move aside what stands at {into}?", yes=yes)
     with bar("restore", share=True) as progress:
         where = _snapshots(url, storage).restore(
-            name,
+            int(name) if name.isdigit() else name,
             into=into,
             overwrite=overwrite,
             dry_run=dry_run,

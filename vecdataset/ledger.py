@@ -24,7 +24,7 @@ import os
 import sys
 import threading
 import uuid
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor, wait
 from contextlib import contextmanager, suppress
 from contextvars import ContextVar
@@ -45,6 +45,10 @@ LOG: Final = "log"
 AT_ONCE_BYTES: Final = 4 << 20
 """New files up to this size are hashed before the commit returns (3 ms); larger ones behind it."""
 
+FOLD_AT: Final = 64
+"""So many files of single entries, on stores without appends, become one at the next clean-up."""
+
+logging.getLogger("vecdataset").addHandler(logging.NullHandler())  # whoever wants to hear adds another
 _log = logging.getLogger(__name__)
 _note: ContextVar[str | None] = ContextVar("note", default=None)
 
@@ -176,12 +180,14 @@ def record(
         if sum(_size(location, p) for p in new) <= AT_ONCE_BYTES:
             _append(location, entry, new)
         else:
+            # The log is made now: what is written behind must not bring back a collection that was removed.
+            storage.files(location).append(f"{FOLDER}/{LOG}", b"")
             _behind.begin(location.uri, lambda: _append_behind(location, entry, new))
 
 
 def _append_behind(location: Location, entry: Entry, paths: Sequence[str]) -> None:
-    with _forgiven(location):
-        _append(location, entry, paths)
+    with _forgiven(location), suppress(NotFoundError):
+        _append(location, entry, paths, create=False)
 
 
 @contextmanager
@@ -192,7 +198,7 @@ def _forgiven(location: Location) -> Iterator[None]:
         _log.warning("a commit to %s is not in its ledger: %s", location.url, error)
 
 
-def _append(location: Location, entry: Entry, paths: Sequence[str]) -> None:
+def _append(location: Location, entry: Entry, paths: Sequence[str], *, create: bool = True) -> None:
     files = storage.files(location)
     sealed = []
     for path in paths:
@@ -201,7 +207,7 @@ def _append(location: Location, entry: Entry, paths: Sequence[str]) -> None:
     body = {k: v for k in _FIELDS if (v := getattr(entry, k))} | {"files": sealed}
     line = _line(json.dumps(body, separators=(",", ":"), ensure_ascii=False))
     if location.kind == "local":
-        files.append(f"{FOLDER}/{LOG}", line)
+        files.append(f"{FOLDER}/{LOG}", line, create=create)
     else:
         files.write(f"{FOLDER}/{entry.version:020d}-{uuid.uuid4().hex}", line)
 
@@ -253,10 +259,9 @@ def settle(location: Location) -> None:
 def read_ledger(location: Location) -> Ledger:
     """Return what is on record; what cannot be read counts as not recorded."""
     settle(location)
-    texts = [_read(location, name) for name in _names(location)]
     entries: list[Entry] = []
     damaged = 0
-    for line in b"".join(texts).splitlines():
+    for line in _lines(location, _names(location)):
         entry = _parsed(line)
         if entry is None:
             damaged += 1
@@ -270,6 +275,13 @@ def _names(location: Location) -> list[str]:
         return [f"{FOLDER}/{LOG}"]
     there = storage.files(location.child(FOLDER)).list_files(recursive=False)
     return sorted(f"{FOLDER}/{f.path}" for f in there)
+
+
+def _lines(location: Location, names: Sequence[str]) -> Iterable[bytes]:
+    """Return the lines of all files, each once: an interrupted `trim` leaves some twice."""
+    with ThreadPoolExecutor(16) as pool:  # each file is a request, where there are many
+        texts = list(pool.map(lambda name: _read(location, name), names))
+    return dict.fromkeys(line for text in texts for line in text.splitlines())
 
 
 def _read(location: Location, name: str) -> bytes:
@@ -292,13 +304,22 @@ def _parsed(line: bytes) -> Entry | None:
 
 
 def trim(location: Location, versions: Sequence[int]) -> None:
-    """Drop entries of versions that are gone, unless one of their files is still there; never raises."""
+    """Drop entries of versions that are gone, unless one of their files is still there; never raises.
+
+    Args:
+        location: The collection.
+        versions: Those that are left.
+    """
     with _forgiven(location):
         files = storage.files(location)
         kept = set(versions)
         if location.kind != "local":
-            gone = [n for n in _names(location) if int(n.rpartition("/")[2].partition("-")[0]) not in kept]
-            files.delete(gone)
+            names = _names(location)
+            lines = list(_lines(location, names))
+            young = [line for line in lines if (e := _parsed(line)) is not None and e.version in kept]
+            if len(young) < len(lines) or len(names) > FOLD_AT:
+                files.write(f"{FOLDER}/{max(kept):020d}-{uuid.uuid4().hex}", b"\n".join([*young, b""]))
+                files.delete(names)
             return
 
         def still_needed(text: bytes) -> bytes:

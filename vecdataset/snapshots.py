@@ -283,7 +283,7 @@ class Snapshots:
         if current:
             if name is not None:
                 raise InvalidInputError(f"verify takes a snapshot, here {name!r}, or current, not both")
-            return self._verify_current(read=deep, progress=progress)
+            return self._verify_records(self._host.reader(), read=deep, progress=progress)
         if name is not None:
             return self._verify(name, read=deep, progress=progress)
         names = sorted({*_tags(self._host.reader()), *self._sizes()})
@@ -322,17 +322,16 @@ class Snapshots:
             **found,
         )
 
-    def _verify_current(self, *, read: bool, progress: Progress | None) -> Verification:
+    def _verify_records(self, reader: Reader, *, read: bool, progress: Progress | None) -> Verification:
+        """Compare a version's files with what the snapshots and the commits have on record."""
         started = time.perf_counter()
-        reader = self._host.reader()
-        recorded = ledger.read_ledger(self._location)
-        sealed = self._sealed()
+        recorded, sealed = ledger.read_ledger(self._location).digests, self._sealed()
         expected, unrecorded = [], []
         for path in data_paths(reader):
             if path in sealed:
                 expected.append(sealed[path])
-            elif path in recorded.digests:
-                size, digest = recorded.digests[path]
+            elif path in recorded:
+                size, digest = recorded[path]
                 expected.append(SealedFile(path=path, size=size, sha256=digest))
             else:
                 unrecorded.append(path)
@@ -363,7 +362,7 @@ class Snapshots:
 
     def restore(
         self,
-        name: str,
+        name: str | int,
         *,
         into: Any = None,
         overwrite: bool = False,
@@ -374,7 +373,8 @@ class Snapshots:
         """Bring a snapshot back, after it has been verified; return the URL that holds it.
 
         Args:
-            name: The snapshot.
+            name: The snapshot; or a version that is still there, in place alone, which is compared with
+                what its commits, and the snapshots, have on record.
             into: A name beside the collection, or a URL, that is free; None makes it the newest
                 version of the collection itself. What was newest before is sealed first, as
                 `before-restore-…`, and stays; where it is damaged it stays as a version, unsealed.
@@ -388,12 +388,18 @@ class Snapshots:
             CorruptionError: The snapshot is damaged; nothing was written.
             CollectionExistsError: Something stands at `into`.
         """
-        snapshot = self._trusted(name, _part(progress, 0, 2))
+        if isinstance(name, int) and into is not None:
+            raise InvalidInputError(
+                f"version {name} is no snapshot, and is restored in place alone",
+                hint="restore it, and create a snapshot",
+            )
         if into is None:
+            version = self._trusted_version(name, _part(progress, 0, 2))
             if not dry_run:
-                self._restore_in_place(snapshot)
+                self._restore_in_place(name, version)
             _told(progress)
             return self._location.url
+        snapshot = self._trusted(str(name), _part(progress, 0, 2))
         target = self._target(into, storage_options)
         if target.url == self._location.url:
             raise InvalidInputError(f"{target.url} is the collection itself", hint="leave `into` out")
@@ -412,18 +418,31 @@ class Snapshots:
         )
         return copied.url
 
-    def _restore_in_place(self, snapshot: Snapshot) -> None:
+    def _trusted_version(self, name: str | int, progress: Progress | None) -> int:
+        if isinstance(name, str):
+            return self._trusted(name, progress).version
+        reader = self._host.reader()
+        old = Reader(reader.table.at(name), name=reader.name)
+        report = self._verify_records(old, read=False, progress=progress)
+        if not report:
+            raise CorruptionError(
+                f"version {name} of collection {self._host.name!r} is damaged and was not used:\n{report}",
+                hint="restore a snapshot",
+            )
+        return name
+
+    def _restore_in_place(self, name: str | int, version: int) -> None:
         reader = self._host.writer()
-        if reader.table.version == snapshot.version:
+        if reader.table.version == version:
             return
         safety = _free_name(f"before-restore-{reader.table.version}", reader.table.tags())
         reader.table.set_tag(safety, reader.table.version)
         try:
-            self._seal(reader, safety, f"made before the restore of {snapshot.name!r}", None)
+            self._seal(reader, safety, f"made before the restore of {name!r}", None)
         except (CorruptionError, NotFoundError):
             # What is damaged is what the restore is for: its version stays, tagged and never sealed.
             self._files.delete([manifest_path(safety)])
-        self._host.advance(reader.table.restore(snapshot.version))
+        self._host.advance(reader.table.restore(version))
 
     def copy(
         self,

@@ -143,17 +143,25 @@ class LocalFiles(Files):
         with self._replacing(path) as part:
             part.write_bytes(data)
 
-    def append(self, path: str, data: bytes, *, rewrite: Callable[[bytes], bytes] | None = None) -> None:
+    def append(
+        self,
+        path: str,
+        data: bytes,
+        *,
+        create: bool = True,
+        rewrite: Callable[[bytes], bytes] | None = None,
+    ) -> None:
         final = self._path(path)
         with _errors(self.location, path):
-            if not final.parent.is_dir():
+            if create and not final.parent.is_dir():
                 final.parent.mkdir(exist_ok=True)  # not its parents: a collection that is gone stays gone
             with _locked(final.parent, alone=rewrite is not None):
                 if rewrite is not None and final.exists():
                     part = final.with_name(f"{PART}{uuid.uuid4().hex}")
                     part.write_bytes(rewrite(final.read_bytes()))
                     part.replace(final)
-                log = os.open(final, os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o666)
+                made = os.O_CREAT if create else 0
+                log = os.open(final, os.O_WRONLY | os.O_APPEND | made, 0o666)
                 try:
                     os.write(log, data)
                 finally:

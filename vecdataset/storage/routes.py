@@ -185,15 +185,23 @@ class Files(ABC):
     def write(self, path: str, data: bytes) -> None:
         """Write one file, whole or not at all, replacing the one that is there."""
 
-    def append(self, path: str, data: bytes, *, rewrite: Callable[[bytes], bytes] | None = None) -> None:
-        """Add bytes to the end of a file, which is made if need be, in one piece among other processes.
+    def append(
+        self,
+        path: str,
+        data: bytes,
+        *,
+        create: bool = True,
+        rewrite: Callable[[bytes], bytes] | None = None,
+    ) -> None:
+        """Add bytes to the end of a file, in one piece among other processes.
 
         Args:
             path: The file; its location must be there.
             data: What to add.
+            create: Whether the file is made if need be.
             rewrite: First replace what the file holds by what this returns; nobody appends meanwhile.
         """
-        del data, rewrite
+        del data, create, rewrite
         raise NotSupportedError(f"{self.location.url!r} stands in a store without appends: {path!r}")
 
     def sync(self, paths: Iterable[str]) -> None:  # noqa: B027 - nothing to do is an answer
