@@ -5,11 +5,9 @@ import sys
 
 import duckdb
 import pytest
-from click.testing import CliRunner
 
 import vecdataset as vd
 import vecdataset.duckdb
-from vecdataset import cli
 
 
 @pytest.fixture
@@ -263,45 +261,6 @@ def test_collections_on_an_object_store(s3):
     vecdataset.duckdb.attach(con, f"{s3.url}/root", storage_options=s3.options)
 
     assert titles(con) == ["books 0"]
-
-
-def sql(*arguments):
-    return CliRunner().invoke(cli.main, ["sql", *map(str, arguments)])
-
-
-def test_the_shell_prints_rows_as_json_lines(root):
-    done = sql(
-        root, "SELECT id, title FROM vec.books WHERE id < 2 ORDER BY id; SELECT vec.count('books') AS n;"
-    )
-
-    assert (done.exit_code, done.stdout) == (0, '{"n": 3}\n')
-
-
-@pytest.mark.parametrize("ending", ["csv", "json", "parquet"])
-def test_the_shell_writes_rows_to_a_file(root, tmp_path, ending):
-    (tmp_path / "report.sql").write_text("FROM vec.search('books', [1, 0], k := 2) ORDER BY _rank")
-
-    done = sql(root, "--file", tmp_path / "report.sql", "--output", tmp_path / f"out.{ending}")
-
-    assert (done.exit_code, done.stdout) == (0, "")
-    written = duckdb.connect().execute(f"SELECT id, title FROM '{tmp_path}/out.{ending}' ORDER BY _rank")
-    assert written.fetchall() == [(0, "books 0"), (1, "books 1")]
-
-
-def test_the_shell_says_what_is_wrong_in_one_error(root):
-    wrong, missing = sql(root, "SELECT vec.count('book')"), sql(root)
-
-    assert (wrong.exit_code, missing.exit_code) == (1, 2)
-    assert "no collection 'book'" in wrong.stderr
-    assert "did you mean 'books'" in wrong.stderr
-    assert "Traceback" not in wrong.stderr
-
-
-def test_the_shell_can_write(root):
-    done = sql(root, "FROM vec.upsert('books', 'SELECT 9 AS id, [1, 1] AS vector')")
-
-    assert done.exit_code == 0
-    assert vd.open(root / "books").count() == 4
 
 
 @pytest.mark.parametrize("read_only", [False, True])

@@ -22,6 +22,7 @@ from vecdataset.shell import (
     catalog_of,
     distance_option,
     emit,
+    emit_table,
     filter_of,
     format_option,
     from_option,
@@ -37,10 +38,12 @@ from vecdataset.shell import (
     open_at,
     options_of,
     reading_option,
+    rows_target,
     source_option,
     storage_option,
     target_option,
     tell,
+    values_of,
     vector_params,
 )
 
@@ -411,27 +414,40 @@ def _hits(hits: Any, *, as_json: bool) -> list[dict[str, Any]]:
 @click.argument("root")
 @click.argument("statement", required=False)
 @click.option("--file", type=click.File(), help="Read the statements from a file; `-` is standard input.")
-@click.option("--output", metavar="FILE", help="Write the rows there: .parquet, .csv or .json.")
+@click.option("--param", "params", multiple=True, callback=values_of, metavar="NAME=VALUE",
+              help="The value of $NAME in the last statement, as JSON or text; repeatable.")  # fmt: skip
+@click.option("--output", metavar="FILE", help="Write the rows there: .parquet, .csv, .json or .jsonl.")
+@click.option("--format", type=click.Choice(["table", "json", "csv", "parquet"]),
+              help="Else by the file's name; a table on a terminal, JSON lines in a pipe.")  # fmt: skip
 @storage_option
 @json_flag
 def sql(
-    root: str, statement: str | None, file: Any, output: str | None, storage: dict[str, Any], as_json: bool
-) -> None:
+    root: str, statement: str | None, file: Any, params: dict[str, Any], output: str | None,
+    format: str | None, storage: dict[str, Any], as_json: bool,
+) -> None:  # fmt: skip
     """Run SQL over the collections beneath ROOT, attached to DuckDB as `vec`.
+
+    STATEMENT may be several, with semicolons, and `-` reads standard input; the rows of the last
+    one are printed, or written to a file.
 
     \b
     Example:
       $ vecdataset sql . "SELECT section, count(*) AS n FROM vec.packages GROUP BY ALL ORDER BY n DESC"
+      $ vecdataset sql . 'SELECT name FROM vec.search_by_id($c, $id, k := 3)' --param c=packages --param id=23
       $ vecdataset sql . --file report.sql --output report.parquet
+      $ vecdataset sql . - --format csv < report.sql
     """
     if (statement is None) == (file is None):
         raise click.UsageError("give a STATEMENT or --file")
+    target, how = rows_target(output, format, as_json=as_json)
     import vecdataset.duckdb
 
-    text = statement if statement is not None else file.read()
-    rows = vecdataset.duckdb.run(root, text, output=output, storage_options=storage)
+    text = file.read() if statement is None else sys.stdin.read() if statement == "-" else statement
+    rows = vecdataset.duckdb.run(
+        root, text, parameters=params, output=target, format=how, storage_options=storage
+    )
     if rows is not None:
-        emit(rows.to_pylist(), as_json=as_json)
+        emit_table(rows.to_pylist())
 
 
 @main.command()

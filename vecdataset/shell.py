@@ -117,6 +117,20 @@ def filter_of(ctx: click.Context, param: click.Parameter, text: str | None) -> A
         return {pair[1]: pair[2]}
 
 
+def values_of(ctx: click.Context, param: click.Parameter, values: Sequence[str]) -> dict[str, Any]:
+    """Read NAME=VALUE options whose values are JSON, or else text."""
+    out: dict[str, Any] = {}
+    for text in values:
+        name, sign, value = text.partition("=")
+        if not sign or not name.isidentifier():
+            raise click.BadParameter(f"{text!r} is not NAME=VALUE")
+        try:
+            out[name] = json.loads(value)
+        except ValueError:
+            out[name] = value
+    return out
+
+
 def names_of(ctx: click.Context, param: click.Parameter, text: str | None) -> list[str] | None:
     """Read names with commas between them."""
     return None if text is None else [name.strip() for name in text.split(",") if name.strip()]
@@ -227,9 +241,30 @@ def emit(rows: Iterable[Mapping[str, Any]], *, as_json: bool, shown: Sequence[st
         for row in rows:
             click.echo(line_of(row))
         return
+    emit_table([{n: row.get(n) for n in shown} if shown else row for row in rows])
+
+
+def rows_target(output: str | None, format: str | None, *, as_json: bool) -> tuple[Any, str | None]:
+    """Return where rows go, a file's name or standard output, and the format; None for a table."""
+    if as_json and format not in (None, "json"):
+        raise click.UsageError(f"--json and --format {format} exclude each other")
+    if output is not None:
+        if format == "table":
+            raise click.UsageError("a table goes to standard output: give no --output, or another --format")
+        return output, "json" if as_json else format
+    how = format or ("json" if as_json_of(as_json) else "table")
+    if how == "table":
+        return None, None
+    if how == "parquet" and sys.stdout.isatty():
+        raise click.UsageError("Parquet goes to a file or a pipe: give --output")
+    return sys.stdout.buffer, how
+
+
+def emit_table(rows: Sequence[Mapping[str, Any]]) -> None:
+    """Print rows as a table."""
     from vecdataset.display import text_table
 
-    click.echo(text_table([{n: row.get(n) for n in shown} if shown else row for row in rows]))
+    click.echo(text_table(rows))
 
 
 def tell(text: str, data: Mapping[str, Any], *, as_json: bool) -> None:
