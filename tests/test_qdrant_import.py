@@ -424,3 +424,20 @@ def test_rocksdb_without_the_extra_is_refused_with_advice(tmp_path, plain, monke
 
     assert "vecdataset[qdrant-legacy]" in refused.value.hint
     assert "1.16 or 1.17" in refused.value.hint
+
+
+@pytest.mark.s3
+def test_a_snapshot_goes_from_one_bucket_into_a_collection_in_another(plain, s3):
+    import s3fs
+
+    data = pack_collection([plain[0]], collection_config(ONE))
+    store = s3fs.S3FileSystem(**s3.options)
+    store.pipe_file(f"{s3.bucket}/backups/books.snapshot", data)
+    store.pipe_file(f"{s3.bucket}/backups/books.snapshot.checksum", hashlib.sha256(data).hexdigest().encode())
+
+    collection = vd.load(
+        f"{s3.url}/backups/books.snapshot", f"{s3.url}/lake/books",
+        source_options=s3.options, storage_options=s3.options,
+    )  # fmt: skip
+
+    same(plain[1], stored(collection))

@@ -7,10 +7,14 @@ import io
 import json
 import shutil
 import sys
+import tempfile
 import uuid
+from pathlib import Path
 
 import numpy as np
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 edge = pytest.importorskip("qdrant_edge", reason="needs the extra qdrant")
 
@@ -341,3 +345,34 @@ def test_an_engine_that_forgets_the_log_is_refused(monkeypatch):
     monkeypatch.setattr(home, "edge_version", lambda: "0.8.0")
     with pytest.raises(vd.MissingDependencyError, match=r"0\.9 or newer; 0\.8\.0 is installed"):
         home.edge()
+
+
+# Ids and offsets of small numbers, so that inserts, moves and deletions meet.
+OPERATIONS = st.lists(
+    st.tuples(st.sampled_from([1, 2, 3, 4]), st.integers(0, 6), st.integers(0, 20)), max_size=60
+)
+
+
+@given(OPERATIONS)
+def test_a_log_of_ids_leaves_what_its_last_records_say(operations):
+    from vecdataset.formats.qdrant.tracker import live_ids
+
+    raw, expected = b"", {}
+    for kind, id, offset in operations:
+        number = kind in (1, 3)
+        key = id.to_bytes(8, "little") if number else bytes([id]).rjust(16, b"\7")
+        raw += bytes([kind]) + key + (offset.to_bytes(4, "little") if kind < 3 else b"")
+        if kind < 3:
+            expected[key] = offset
+        else:
+            expected.pop(key, None)
+
+    with tempfile.TemporaryDirectory() as folder:
+        Path(folder, "mutable_id_tracker.mappings").write_bytes(
+            raw + b"\1\2\3"
+        )  # a crash cut the last record
+        found = live_ids(Path(folder))
+
+    numbers = zip(found.numbers.tolist(), found.number_offsets.tolist(), strict=True)
+    uuids = zip((u.ljust(16, b"\0") for u in found.uuids.tolist()), found.uuid_offsets.tolist(), strict=True)
+    assert expected == {n.to_bytes(8, "little"): o for n, o in numbers} | dict(uuids)

@@ -31,6 +31,7 @@ from vecdataset.formats.qdrant.anatomy import Segment, Shard
 from vecdataset.formats.qdrant.archive import damaged
 from vecdataset.formats.qdrant.config import Declared
 from vecdataset.formats.qdrant.dense import DenseVectors, dense_vectors
+from vecdataset.formats.qdrant.wal import crc32c
 from vecdataset.points import RawBatch
 from vecdataset.schema import IdType
 from vecdataset.sparse import SparseVector
@@ -39,6 +40,7 @@ __all__ = ["LegacyShard", "require"]
 
 _ROWS: Final = 2_000
 _ELEMENTS: Final = {"float32": "<f4", "float16": "<f2", "uint8": "u1"}
+_LISTED: Final = re.compile(r"((?:private/\d+|shared_checksum)/[^/]+) crc32 (\d+)")
 _SST: Final = re.compile(r"(\d+)_[^/]*\.sst")
 
 _Id = int | str
@@ -237,8 +239,10 @@ def restored(segment: Path, *, where: str) -> Path:
         raise damaged(where, "holds no backup of a database")
     if target.exists():
         return target
+    newest = max(numbers, key=lambda p: int(p.name))
+    _check(backup, newest.name, where)
     target.mkdir()
-    for path in max(numbers, key=lambda p: int(p.name)).iterdir():
+    for path in newest.iterdir():
         shutil.move(path, target / path.name)
     for path in (backup / "shared_checksum").glob("*.sst"):
         found = _SST.fullmatch(path.name)
@@ -246,3 +250,17 @@ def restored(segment: Path, *, where: str) -> Path:
             raise damaged(where, f"holds a table named {path.name!r}")
         shutil.move(path, target / f"{found[1]}.sst")
     return target
+
+
+def _check(backup: Path, number: str, where: str) -> None:
+    """Compare the files of a backup with the CRC-32C that its list states."""
+    listed = backup / "meta" / number
+    for line in listed.read_text("utf-8", "replace").splitlines() if listed.exists() else ():
+        found = _LISTED.fullmatch(line)
+        if found is None:
+            continue
+        path = backup / found[1]
+        if not path.is_file():
+            raise damaged(where, f"does not hold {found[1]!r}, which its backup lists")
+        if crc32c(np.fromfile(path, np.uint8)) != int(found[2]):
+            raise damaged(where, f"holds {found[1]!r}, which does not have the checksum of its backup's list")
