@@ -8,6 +8,7 @@ import shutil
 import socket
 import subprocess
 import sys
+import threading
 import time
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -137,3 +138,65 @@ def wait_for(port):
         if time.monotonic() > end:
             pytest.fail("the server did not start")
         time.sleep(0.02)
+
+
+class Plug:
+    """A TCP forwarder whose plug can be pulled: it hangs, or it resets, once so many bytes went up."""
+
+    def __init__(self, port):
+        self._target = port
+        self._mode, self._left = "on", 0
+        self._streams = set()
+        self._listener = socket.create_server(("127.0.0.1", 0), backlog=64)
+        self.port = self._listener.getsockname()[1]
+        threading.Thread(target=self._accept, daemon=True).start()
+
+    def cut(self, mode, *, after_bytes=0):
+        self._left, self._mode = after_bytes, mode
+
+    def mend(self):
+        self._mode = "on"
+        self._drop()
+
+    def close(self):
+        self._mode = "reset"
+        with contextlib.suppress(OSError):
+            self._listener.shutdown(socket.SHUT_RDWR)
+        self._listener.close()
+        self._drop()
+
+    def _drop(self):
+        for stream in list(self._streams):
+            with contextlib.suppress(OSError):
+                stream.shutdown(socket.SHUT_RDWR)
+
+    def _is_out(self, size):
+        if self._mode == "on":
+            return False
+        self._left -= size
+        return self._left <= 0
+
+    def _accept(self):
+        while True:
+            try:
+                near, _ = self._listener.accept()
+                far = socket.create_connection(("127.0.0.1", self._target))
+            except OSError:
+                return
+            self._streams |= {near, far}
+            threading.Thread(target=self._pump, args=(near, far, True), daemon=True).start()
+            threading.Thread(target=self._pump, args=(far, near, False), daemon=True).start()
+
+    def _pump(self, source, target, up):
+        with contextlib.suppress(OSError):
+            while data := source.recv(1 << 14):
+                if self._is_out(len(data) if up else 0):
+                    if self._mode == "hang":
+                        continue  # swallowed, as by a network that is gone
+                    break
+                target.sendall(data)
+        for stream in (source, target):
+            with contextlib.suppress(OSError):
+                stream.shutdown(socket.SHUT_RDWR)
+            self._streams.discard(stream)
+            stream.close()

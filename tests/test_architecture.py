@@ -59,6 +59,7 @@ LAYERS = [
     "backup",
     "formats",
     "demo",
+    "conformance",
     "duckdb",
     "shell",
     "cli_snapshots",

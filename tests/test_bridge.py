@@ -16,6 +16,7 @@ import places
 import pytest
 from fsspec.implementations.dirfs import DirFileSystem
 from fsspec.implementations.local import LocalFileSystem
+from odd_filesystems import Disk, Plain
 
 import vecdataset as vd
 from vecdataset import storage
@@ -46,18 +47,6 @@ def memory():
     yield filesystem
     with contextlib.suppress(FileNotFoundError):
         filesystem.rm("/bridge-test", recursive=True)
-
-
-class Disk(LocalFileSystem):
-    """A class of the user's own."""
-
-    protocol = "disk"
-
-
-class Plain(Disk):
-    """One that nobody taught an exclusive create."""
-
-    protocol = "plain"
 
 
 # ------------------------------------------------------------------------- resolving

@@ -379,11 +379,7 @@ class Collection:
                 "and cannot be written to",
                 hint=f"open({self.url!r}) is the collection itself",
             )
-        location = self._reader.table.location
-        if location.commit == "read-only":
-            raise ReadOnlyError(f"{self.url} cannot be written to")
-        if location.commit == "unknown":
-            storage.probe_commit(location)
+        storage.require_writable(self._reader.table.location)
         return self._fresh()
 
     def _done(self, result: tuple[WriteResult, Table]) -> WriteResult:

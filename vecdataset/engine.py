@@ -52,7 +52,6 @@ from vecdataset.errors import (
     InvalidInputError,
     NotFoundError,
     PointExistsError,
-    ReadOnlyError,
     StorageError,
     StoragePermissionError,
     UnknownNameError,
@@ -609,6 +608,7 @@ class Table:
         return newest_first
 
     def _retried(self, once: Callable[[Table], Table]) -> Table:
+        storage.require_writable(self.location)
         for attempt in range(RETRIES):
             try:
                 with _translated(self.location):
@@ -762,6 +762,7 @@ class Table:
 
     def set_tag(self, name: str, version: int | None) -> None:
         """Tag a version, so that clean-up keeps it; None removes the tag."""
+        storage.require_writable(self.location)
         with _translated(self.location):
             if version is None:
                 self._ds.tags.delete(name)
@@ -1023,10 +1024,8 @@ def create_table(location: Location, schema: pa.Schema) -> Table:
     Raises:
         CollectionExistsError: Something is there already.
     """
-    if location.commit == "read-only":
-        raise ReadOnlyError(f"{location.url} cannot be written to")
     storage.check_reachable(location)
-    storage.probe_commit(location)
+    storage.require_writable(location)
     # Not `write_dataset(mode="create")`: of two that race it lets the second overwrite the first
     # (6 of 40 races). A commit without retries makes version 1 or fails.
     operation = lance.LanceOperation.Overwrite(LanceSchema.from_pyarrow(schema), [])

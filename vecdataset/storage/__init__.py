@@ -19,6 +19,7 @@ from vecdataset.storage.routes import (
     files,
     filesystems,
     probe_commit,
+    require_writable,
     translate_storage_error,
 )
 from vecdataset.storage.urls import resolve
@@ -35,6 +36,7 @@ __all__ = [
     "probe_commit",
     "register_commit_strategy",
     "register_lance_files",
+    "require_writable",
     "resolve",
     "translate_storage_error",
 ]

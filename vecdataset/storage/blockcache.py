@@ -178,14 +178,15 @@ class BlockCache:
 
     def forget(self, file: CachedFile) -> None:
         """Drop what is here of a file that is written or deleted."""
-        folder = self.folder / file.digest[:2]
-        with suppress(OSError):
-            if not self._sized(file).exists() and not self._block(file, 0).exists():
-                return
-            for entry in os.scandir(folder):
-                if entry.name.startswith(file.digest):
-                    self._verified.discard(entry.name)
-                    os.unlink(entry.path)  # noqa: PTH108 - of scandir
+        if not self._sized(file).exists() and not self._block(file, 0).exists():
+            return
+        names: list[str] = []
+        with suppress(OSError), os.scandir(self.folder / file.digest[:2]) as entries:
+            names = [e.name for e in entries if e.name.startswith(file.digest)]
+        for name in names:
+            self._verified.discard(name)
+            with suppress(OSError):
+                (self.folder / file.digest[:2] / name).unlink()
 
     def used_bytes(self) -> int:
         """Return what all blocks take; looks at each, some 5 µs a block."""

@@ -21,6 +21,7 @@ from vecdataset.errors import (
     AlreadyExistsError,
     InvalidInputError,
     NotSupportedError,
+    ReadOnlyError,
     StorageError,
     VecDatasetError,
 )
@@ -37,6 +38,7 @@ __all__ = [
     "files",
     "filesystems",
     "probe_commit",
+    "require_writable",
     "translate_storage_error",
 ]
 
@@ -131,6 +133,25 @@ def probe_commit(location: Location) -> bool:
         "of two writers committing at once, both would be told that they won, and one would lose its rows",
         hint="pass storage_options={'single_writer': True} if one process at a time writes here",
     )
+
+
+def require_writable(location: Location) -> None:
+    """Return when this process may write here, beside whoever else does.
+
+    To be asked before a write, never when reading. Costs nothing where commits are atomic.
+
+    Raises:
+        ReadOnlyError: Nothing can be written here, or another process writes and the store
+            cannot keep two apart.
+        StorageError: The store lets both of two writers win, and nobody said that there is one.
+    """
+    if location.commit == "read-only":
+        raise ReadOnlyError(f"{location.url} cannot be written to", hint=location.reason)
+    probe_commit(location)
+    if location.commit == "single-process":
+        from vecdataset.storage.lease import hold
+
+        hold(location)
 
 
 def translate_storage_error(error: BaseException, location: Location) -> VecDatasetError | None:

@@ -15,7 +15,7 @@ from __future__ import annotations
 import os
 import re
 import uuid
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -123,15 +123,9 @@ class Dialect:
         own = path.strip("/")
         return [e for e in map(_entry, found) if e.path.strip("/") != own]
 
-    def walk(self, fs: Any, path: str) -> Iterator[Entry]:
-        """Yield every file beneath a folder."""
-        pending = [path]
-        while pending:
-            for entry in self.list_dir(fs, pending.pop()):
-                if entry.is_dir:
-                    pending.append(entry.path)
-                else:
-                    yield entry
+    def tree(self, fs: Any, path: str) -> list[Entry]:
+        """Return every file beneath a path, by one call; only where there are no `folders`."""
+        raise NotImplementedError
 
     def make_dir(self, fs: Any, path: str) -> None:
         """Make a folder and those above it."""
@@ -196,9 +190,9 @@ class ObjectStoreDialect(Dialect):
     def create(self, fs: Any, path: str, data: bytes | bytearray) -> None:
         fs.pipe_file(path, bytes(data), mode="create")
 
-    def walk(self, fs: Any, path: str) -> Iterator[Entry]:
+    def tree(self, fs: Any, path: str) -> list[Entry]:
         found = fs.find(path, detail=True)
-        yield from (_entry(e) for e in found.values() if e["name"].strip("/") != path.strip("/"))
+        return [_entry(e) for e in found.values() if e["name"].strip("/") != path.strip("/")]
 
 
 class ReadOnlyDialect(Dialect):

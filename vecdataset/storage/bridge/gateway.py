@@ -229,7 +229,7 @@ class Gateway:
     def _list(self, query: Mapping[str, str]) -> Response:
         prefix = query.get("prefix", "")
         self._check(prefix)
-        page = self.store.list(
+        page = self.store.page(
             prefix,
             delimiter=query.get("delimiter") == "/",
             after=query.get("start-after", ""),

@@ -72,8 +72,9 @@ class Source:
 def known_protocol(protocol: str) -> bool:
     """Tell whether fsspec has a class for a URL scheme."""
     from fsspec import available_protocols
+    from fsspec.registry import registry
 
-    return protocol in available_protocols()
+    return protocol in registry or protocol in available_protocols()
 
 
 def class_of(protocol: str) -> type[Any]:

@@ -372,17 +372,21 @@ class Store:
 
     def entries(self, folder: str, *, recursive: bool) -> list[Entry]:
         """Return what stands beneath a folder, sorted by path; no folders if recursive."""
-        path = self.path(folder)
+        pending, found = [self.path(folder)], list[Entry]()
+        while pending:
+            ask = partial(self._listed, pending.pop(), recursive and not self.dialect.folders)
+            for entry in self._call("list", ask):
+                if recursive and entry.is_dir:
+                    pending.append(entry.path)
+                else:
+                    found.append(entry)
+        # Repeated folder by folder: of a large tree, one call or another always fails.
+        return sorted((e for e in found if PART not in e.path), key=lambda e: e.path.rstrip("/").encode())
 
-        def found(fs: Any) -> list[Entry]:
-            return list(self.dialect.walk(fs, path) if recursive else self.dialect.list_dir(fs, path))
+    def _listed(self, path: str, whole: bool, fs: Any) -> Sequence[Entry]:  # noqa: FBT001 - of a partial
+        return self.dialect.tree(fs, path) if whole else self.dialect.list_dir(fs, path)
 
-        return sorted(
-            (e for e in self._call("list", found) if PART not in e.path),
-            key=lambda e: e.path.rstrip("/").encode(),
-        )
-
-    def list(
+    def page(
         self, prefix: str, *, delimiter: bool, after: str = "", limit: int = _PAGE, token: str = ""
     ) -> Listing:
         """Return a page of the keys that begin with `prefix`, in order.
