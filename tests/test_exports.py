@@ -99,7 +99,10 @@ def public_members():
 
 
 def test_everything_public_is_documented():
-    assert [name for name, value in public_members() if not inspect.getdoc(value)] == []
+    missing = [name for name, value in public_members() if not inspect.getdoc(value)]
+
+    # The name of a test is its sentence.
+    assert [name for name in missing if not name.rpartition(".")[2].startswith("test_")] == []
 
 
 def test_every_module_says_what_it_owns():

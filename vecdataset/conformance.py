@@ -80,6 +80,7 @@ class FileSystemSuite:
 
     @pytest.fixture
     def place(self) -> Place:
+        """Return an empty folder."""
         raise NotImplementedError("give the suite a fixture `place`")
 
     # -- files
