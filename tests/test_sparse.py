@@ -224,6 +224,97 @@ def test_lists_that_are_out_of_order_are_sorted():
     ]
 
 
+# ------------------------------------------------------------------------------- SciPy
+
+
+class Matrix:
+    """2,000 points over 500 terms, in a collection and in a SciPy matrix of the same rows."""
+
+    def __init__(self):
+        sparse = pytest.importorskip("scipy.sparse", reason="scipy is not installed")
+        self.rng = np.random.default_rng(31)
+        self.rows = sparse.random_array(
+            (2_000, 500), density=0.02, rng=self.rng, dtype=np.float32, format="lil",
+            data_sampler=lambda size: self.rng.standard_normal(size).astype(np.float32),
+        )  # fmt: skip
+        self.there = np.ones(2_000, bool)
+        declared = {"plain": vd.SparseVectorParams(), "scaled": vd.SparseVectorParams(modifier="idf")}
+        self.collection = fresh(vectors={"d": vd.VectorParams(2)}, sparse=declared)
+        self.upsert(range(2_000))
+
+    def upsert(self, ids):
+        rows = self.rows.tocsr()
+        self.collection.upsert([
+            {"id": int(i), "vector": dict.fromkeys(["plain", "scaled"], self.stored(rows[[i]])), "payload": {"n": int(i)}}
+            for i in ids
+        ])  # fmt: skip
+
+    @staticmethod
+    def stored(row):
+        return vd.SparseVector(row.indices, row.data)
+
+    def change(self):
+        """Replace a hundred rows, and delete a hundred."""
+        chosen = self.rng.choice(2_000, 200, replace=False)
+        for i in chosen[:100]:
+            self.rows[[i]] = self.rows[[(i + 1) % 2_000]] * self.rng.uniform(0.5, 2)
+        self.upsert(chosen[:100])
+        self.collection.delete(chosen[100:].tolist())
+        self.there[chosen[:100]], self.there[chosen[100:]] = True, False
+
+    def expected(self, query, *, idf, below):
+        rows = self.rows.tocsr()
+        alive = np.flatnonzero(self.there)
+        matrix = rows[alive].tocsc()[:, query.indices].astype(np.float64)
+        weights = query.values.astype(np.float64)
+        if idf:
+            df, n = np.diff(matrix.indptr), np.count_nonzero(np.diff(rows[alive].indptr))
+            weights = weights * np.log((n - df + 0.5) / (df + 0.5) + 1)
+        scores = matrix @ weights
+        touched = (np.diff(matrix.tocsr().indptr) > 0) & (alive < below)
+        order = np.lexsort((alive[touched], -scores[touched]))[:10]
+        return alive[touched][order].tolist(), scores[touched][order]
+
+    def check(self):
+        for _ in range(4):
+            query = vd.SparseVector(self.rng.choice(500, 12, replace=False), self.rng.standard_normal(12))
+            for using, idf in (("plain", False), ("scaled", True)):
+                for below in (2_000, 150):
+                    found = self.collection.search(query, using=using, limit=10, filter=f"n < {below}")
+                    ids, scores = self.expected(query, idf=idf, below=below)
+                    assert found["id"].to_pylist() == ids
+                    np.testing.assert_allclose(found["score"].to_numpy(), scores, rtol=1e-5, atol=1e-6)
+
+
+@pytest.fixture(scope="module")
+def matrix():
+    return Matrix()
+
+
+@pytest.mark.slow
+def test_top_k_is_that_of_a_scipy_product_and_stays_so_as_points_change(matrix):
+    matrix.check()
+    for _ in range(3):
+        matrix.change()
+        matrix.check()
+    matrix.collection.optimize()
+    matrix.check()
+
+
+def test_top_k_is_that_of_a_scipy_product(matrix):
+    matrix.check()
+
+
+def test_a_stream_of_small_blocks_gives_the_top_k_of_scipy(matrix, monkeypatch):
+    monkeypatch.setattr(postings, "_CACHE", postings._Cache())
+    monkeypatch.setattr(postings, "BLOCK_BYTES", 20_000)
+    monkeypatch.setattr(postings, "BATCH_ROWS", 64)
+
+    matrix.check()
+
+    assert postings._CACHE._bytes < 20_000
+
+
 # ------------------------------------------------------------------------ multivectors
 
 

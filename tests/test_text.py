@@ -146,6 +146,24 @@ def test_scores_are_bm25_of_all_rows_whatever_the_index_covers(state, query):
     same_scores(found.text(query, limit=1000), bm25(docs, query))
 
 
+@pytest.mark.parametrize("query", ["red", "red shoe", "warm cold rain", "red red shoe"])
+def test_scores_are_those_of_the_package_bm25s(state, query):
+    bm25s = pytest.importorskip("bm25s", reason="bm25s is not installed")
+    found, docs = state
+    ids = [i for i, t in docs.items() if cut(t)]
+    index = bm25s.BM25(method="lucene", k1=1.2, b=0.75, dtype="float64")
+    index.index([cut(docs[i]) for i in ids], show_progress=False)
+
+    # Lucene leaves out the factor k1 + 1, which is the same for every document.
+    theirs = index.get_scores(cut(query)) * 2.2
+
+    same_scores(
+        found.text(query, limit=1000),
+        {i: s for i, s in zip(ids, theirs.tolist(), strict=True) if s > 0},
+        rel=1e-5,
+    )
+
+
 def test_scores_do_not_depend_on_the_filter(state):
     found, docs = state
     expected = {i: s for i, s in bm25(docs, "red shoe").items() if i % 10 < 4}
