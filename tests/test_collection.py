@@ -912,6 +912,28 @@ def test_optimize_keeps_recall_when_new_points_lie_far_from_the_old(distance, ki
     assert np.mean(found["id"].to_numpy() == np.arange(1000, 1050)) >= 0.95
 
 
+def test_a_batch_under_a_filter_gives_what_single_searches_give():
+    rng = np.random.default_rng(7)
+    made = vd.create(f"memory://{uuid.uuid4()}", vectors=vd.VectorParams(16), full_scan_threshold=0)
+    for start in (0, 6_000):  # the second part is not in the index
+        ids = np.arange(start, start + 6_000)
+        vectors = pa.FixedSizeListArray.from_arrays(
+            pa.array(rng.normal(size=6_000 * 16).astype(np.float32)), 16
+        )
+        made.upsert(pa.table({"id": ids.astype(np.uint64), "vector": vectors, "n": rng.permutation(ids)}))
+        if not start:
+            made.create_index("ivf_rq", num_partitions=8)
+    made.delete(list(range(100, 200)))
+    queries = rng.normal(size=(12, 16))
+
+    for filter in ("n % 2 = 0", "n < 11000"):
+        batch = made.search(queries, filter=filter, limit=5, explain=True)
+        singles = [made.search(q, filter=filter, limit=5)["id"].to_pylist() for q in queries]
+
+        assert batch.plan.index == "vector_idx"
+        assert np.array(batch["id"].to_pylist()).reshape(12, 5).tolist() == singles
+
+
 def test_optimize_reports_progress_up_to_one(many):
     many.configure(indexing_threshold=1)
     seen = []

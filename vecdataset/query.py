@@ -342,13 +342,17 @@ def _through_index(
         if n == 1
         else pa.FixedSizeListArray.from_arrays(pa.array(query.vectors.reshape(-1)), params.size)
     )
+    filter, allow = selection.sql, selection.rows
+    if n > 1 and filter is not None:
+        # Lance would answer the filter again for every query of the batch.
+        filter, allow = None, np.sort(reader.table.row_ids(filter, indexed=selection.indexed))
     hits = reader.table.nearest(
         vector_column(query.using),
         vectors,
         k=expected,
         columns=[*(["query_index"] if n > 1 else []), "_distance", *columns],
-        filter=selection.sql,
-        allow=selection.rows,
+        filter=filter,
+        allow=allow,
         # Named, or Lance takes L2 once all indexed rows are gone and only new ones are left.
         probe={**probe, "metric": LANCE_METRIC[params.metric]},
     )

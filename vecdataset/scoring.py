@@ -15,6 +15,7 @@ from vecdataset.errors import InvalidInputError
 from vecdataset.schema import Distance
 
 EPSILON: Final = float(np.finfo(np.float32).eps)
+_ONE_BY_ONE: Final = 8
 
 
 def similarity(metric: Distance, examples: np.ndarray, matrix: np.ndarray) -> np.ndarray:
@@ -29,13 +30,12 @@ def similarity(metric: Distance, examples: np.ndarray, matrix: np.ndarray) -> np
         `[m, n]`, of the wider dtype of the two.
     """
     if metric is Distance.DOT:
-        dots: np.ndarray = examples @ matrix.T
-        return dots
+        return _dots(examples, matrix)
     if metric is Distance.COSINE:
         norms = np.sqrt(np.einsum("ij,ij->i", matrix, matrix))
         own = np.sqrt(np.einsum("ij,ij->i", examples, examples))
         scale = own[:, None] * norms[None, :]
-        dots = examples @ matrix.T
+        dots = _dots(examples, matrix)
         cosine: np.ndarray = np.divide(dots, scale, out=np.zeros_like(dots), where=scale > 0)
         return cosine
     out = np.empty((len(examples), len(matrix)), np.result_type(examples, matrix))
@@ -48,6 +48,19 @@ def similarity(metric: Distance, examples: np.ndarray, matrix: np.ndarray) -> np
             np.abs(spare, out=spare)
             np.sum(spare, axis=1, out=out[i])
     return -out
+
+
+def _dots(examples: np.ndarray, matrix: np.ndarray) -> np.ndarray:
+    if len(examples) > _ONE_BY_ONE or examples.dtype != matrix.dtype:
+        dots: np.ndarray = examples @ matrix.T
+        return dots
+    # A product of two matrices as small as these is shared out among OpenBLAS's threads, which wait for
+    # each other up to a hundred times as long as it takes where the processor is busy; of one with a
+    # vector it is not.
+    out = np.empty((len(examples), len(matrix)), matrix.dtype)
+    for i, example in enumerate(examples):
+        np.dot(matrix, example, out=out[i])
+    return out
 
 
 def _sigmoid(x: np.ndarray) -> np.ndarray:
