@@ -286,3 +286,50 @@ def test_what_is_no_manifest_is_refused():
     for text in (b"", b"[]", b"{}", b"null", b"\xff", b'{"manifest_version": "x", "seal": ""}'):
         with pytest.raises(vd.CorruptionError, match="a test"):
             Snapshot.from_json(text, name="x", where="a test")
+
+
+def test_diff_agrees_with_rows_compared_one_by_one(tmp_path):
+    rng = np.random.default_rng(5)
+    books = vd.create(
+        tmp_path / "varied",
+        vectors={"": vd.VectorParams(4), "small": vd.VectorParams(3, datatype="float16")},
+        sparse={"words": vd.SparseVectorParams()},
+    )
+
+    def some(ids):
+        return [
+            vd.Point(
+                int(i),
+                {"": rng.integers(0, 2, 4).astype(float) + 1, "small": [1, 2, 3], "words": {"indices": [1, 5], "values": [0.5, i]}},
+                {"n": int(rng.integers(3)), "tags": ["a", "b"][: int(rng.integers(3))], "deep": {"x": int(i)}, "t": f"t{i % 2}"}
+                | ({"f": float("nan")} if i % 5 == 0 else {"f": 1.5})
+                | ({"only": 1} if i % 7 == 0 else {}),
+            )
+            for i in ids
+        ]  # fmt: skip
+
+    books.upsert(some(range(200)))
+    books.snapshots.create("old")
+    books.upsert(some(range(150, 260)))
+    books.delete(range(10))
+    books.set_payload({"n": 0.5}, ids=[20, 21])  # widens a column
+    books.set_payload({"later": "x"}, ids=[30])
+    books.delete_vectors("small", ids=[40])
+    old, new = ({r["id"]: repr(r) for r in rows_of(c)} for c in (books.at("old"), books))
+
+    found = books.snapshots.diff("old")
+
+    assert sorted(found.added) == sorted(new.keys() - old.keys())
+    assert sorted(found.removed) == sorted(old.keys() - new.keys())
+    assert sorted(found.changed) == sorted(i for i in old.keys() & new.keys() if old[i] != new[i])
+    assert not books.snapshots.diff("old", "old")
+
+
+def rows_of(collection):
+    """Points as they were given: without nulls, and with numbers by value."""
+    for row in collection.scan(with_vectors=True).read_all().to_pylist():
+        yield {
+            k: float(v) if isinstance(v, int) and k == "n" else v
+            for k, v in sorted(row.items())
+            if v is not None
+        }
