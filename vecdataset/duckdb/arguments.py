@@ -131,8 +131,11 @@ def vector_rows(column: pa.ChunkedArray) -> tuple[np.ndarray, np.ndarray] | None
     item = kind.value_type
     if not (pa.types.is_floating(item) or pa.types.is_integer(item) or pa.types.is_decimal(item)):
         return None
-    rows = np.flatnonzero(array.is_valid().to_numpy(zero_copy_only=False))
-    present = array.drop_null() if array.null_count else array
+    if array.null_count:
+        rows = np.flatnonzero(array.is_valid().to_numpy(zero_copy_only=False))
+        present = array.drop_null()
+    else:
+        rows, present = np.arange(len(array)), array
     if not len(present):
         return rows, np.zeros((0, 0), np.float32)
     if len(present) > 1 and len(pc.unique(pc.list_value_length(present))) != 1:

@@ -72,7 +72,6 @@ class Found:
         self._table = table
         # Many hits of many queries share rows; the few of one query are asked for as they stand.
         self._rows = np.unique(rows) if table is None and len(rows) > CHUNK_ROWS else rows
-        self._order = np.argsort(self._rows, kind="stable")
         self._shared = len(self._rows) <= _SHARED_ROWS
         self._lock = Lock()
 
@@ -87,8 +86,8 @@ class Found:
         table = table.select(names)
         if len(rows) == len(self._rows) and np.array_equal(rows, self._rows):
             return table
-        at = self._order[np.searchsorted(self._rows, rows, sorter=self._order)]
-        return table.take(pa.array(at))
+        order = np.argsort(self._rows, kind="stable")
+        return table.take(pa.array(order[np.searchsorted(self._rows, rows, sorter=order)]))
 
     def _with(self, names: Sequence[str]) -> pa.Table | None:
         """Return a table of all rows that has the columns, None where it would be too large to keep."""
@@ -244,13 +243,14 @@ class Chunk:
         parts, order = [], []
         for reader, members in self._members.values():
             members.sort()
-            rows = np.concatenate([np.zeros(0, np.uint64), *(self._rows(row) for row in members)])
+            several = [self._rows(row) for row in members]
+            rows = several[0] if len(several) == 1 else np.concatenate(several)
             columns = payload_columns(reader) if self._uses_payload else []
             table = self._table if self._table is not None and len(self._table) == len(rows) else None
             found = Found(reader, rows, text=text, columns=columns, table=table)
             at[members] = place_of(reader.table.version, self._findings.keep(found))
-            parts.append(_whole(found.take(rows, ["id"])["id"]))
-            order.append(np.repeat(members, [len(self._rows(row)) for row in members]))
+            parts.append(_whole((found.take(rows, ["id"]) if table is None else table)["id"]))
+            order.append(np.repeat(members, [len(one) for one in several]))
         ids = parts[0] if len(parts) == 1 else pa.concat_arrays(parts) if parts else pa.nulls(0, pa.uint64())
         if len(parts) > 1:
             ids = ids.take(pa.array(np.argsort(np.concatenate(order), kind="stable")))

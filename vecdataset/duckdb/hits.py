@@ -49,18 +49,21 @@ def hits_array(
         ids: The id of each hit of all rows.
         labels: For each row the group of each hit; None for hits without groups.
     """
-    counts = np.array([0 if h is None else len(h[0]) for h in hits], np.int64)
     present = [h for h in hits if h is not None]
+    counts = np.array([0 if h is None else len(h[0]) for h in hits], np.int64)
 
     def joined(part: int, kind: Any) -> pa.Array:
         arrays = [h[part].astype(kind, copy=False) for h in present]
         return pa.array(arrays[0] if len(arrays) == 1 else np.concatenate([np.zeros(0, kind), *arrays]))
 
-    starts = np.concatenate([[0], np.cumsum(counts)])
-    rank = np.arange(starts[-1]) - np.repeat(starts[:-1], counts)
+    starts = np.zeros(len(hits) + 1, np.int32)
+    np.cumsum(counts, out=starts[1:])
+    rank = np.arange(1, starts[-1] + 1, dtype=np.int32)
+    if len(hits) > 1:
+        rank -= np.repeat(starts[:-1], counts)
     numeric = pa.types.is_integer(ids.type)
     columns = {
-        "_rank": pa.array((rank + 1).astype(np.int32)),
+        "_rank": pa.array(rank),
         "place": pa.array(np.repeat(at, counts)),
         "row_id": joined(0, np.uint64),
         "number": ids if numeric else pa.nulls(len(ids), pa.uint64()),
@@ -71,4 +74,4 @@ def hits_array(
     if labels is not None:
         columns["group"] = pa.array([label for row in labels for label in row], pa.string())
     rows = pa.StructArray.from_arrays(list(columns.values()), list(columns))
-    return pa.ListArray.from_arrays(pa.array(starts.astype(np.int32)), rows)
+    return pa.ListArray.from_arrays(pa.array(starts), rows)
