@@ -403,7 +403,11 @@ def test_a_servers_snapshot_of_2023_comes_in_whole(tmp_path):
         assert 98 <= len(points) <= 100
         assert collection.schema.sparse.keys() == {"text"}
         assert any("image" in v for v, _ in points.values())
-        assert all(p.keys() & {"geo_field", "count_field", "text_field"} for _, p in points.values() if p)
+        assert {key for _, payload in points.values() for key in payload} == {
+            "boolean_field", "count_field", "float_field", "geo_field", "integer_field", "keyword_field", "text_field",
+        }  # fmt: skip
+        assert all(len(v["image"]) == 256 for v, _ in points.values() if "image" in v)
+        assert sum("text" in v for v, _ in points.values()) > 50
 
 
 def test_rocksdb_without_the_extra_is_refused_with_advice(tmp_path, plain, monkeypatch):
