@@ -445,3 +445,62 @@ def test_a_snapshot_goes_from_one_bucket_into_a_collection_in_another(plain, s3)
     )  # fmt: skip
 
     same(plain[1], stored(collection))
+
+
+# ----------------------------------------------------------------- folders of snapshots
+
+
+def test_a_folder_of_snapshots_fills_a_root(plain, tmp_path):
+    data = pack_collection([plain[0]], collection_config(ONE))
+    folder = tmp_path / "backups"
+    folder.mkdir()
+    (folder / "books-1-2026-01-01-00-00-00.snapshot").write_bytes(data)
+    (folder / "words.snapshot").write_bytes(data)
+
+    catalog = vd.load_all(folder, tmp_path / "root")
+
+    assert catalog.list() == ["books", "words"]
+    same(plain[1], stored(catalog.open("books")))
+
+
+def test_a_snapshot_that_fails_does_not_stop_the_others(plain, tmp_path):
+    data = pack_collection([plain[0]], collection_config(ONE))
+    folder = tmp_path / "backups"
+    folder.mkdir()
+    (folder / "a.snapshot").write_bytes(data[:5000])
+    (folder / "b.snapshot").write_bytes(data)
+    (folder / "c.snapshot").write_bytes(data)
+    (folder / "c.snapshot.checksum").write_text("0" * 64)
+
+    with pytest.raises(
+        vd.InvalidInputError, match=r"2 of 3 snapshots of .* were not loaded: a: .*; c: .*checksum"
+    ):
+        vd.load_all(folder, tmp_path / "root")
+
+    assert vd.Catalog(tmp_path / "root").list() == ["b"]
+
+
+def test_a_manifest_names_collections_aliases_and_counts(plain, tmp_path):
+    from vecdataset.formats.qdrant.shelf import Entry, write_manifests
+
+    data = pack_collection([plain[0]], collection_config(ONE))
+    folder = tmp_path / "backups"
+    folder.mkdir()
+    for name in ("one", "two"):
+        (folder / f"{name}.snapshot").write_bytes(data)
+    entries = [
+        Entry(collection="films", file="one.snapshot", points=10, aliases=("now",)),
+        Entry(collection="short", file="two.snapshot", points=11),
+    ]
+    write_manifests(str(folder), entries, server="http://host:6333")
+
+    with pytest.raises(vd.InvalidInputError, match=r"short: 10 points came in; the manifest of .* states 11"):
+        vd.load_all(folder, tmp_path / "root")
+
+    assert vd.Catalog(tmp_path / "root").aliases() == {"now": "films"}
+    assert len(vd.Catalog(tmp_path / "root").open("now")) == 10
+
+
+def test_a_folder_without_snapshots_is_said_to_have_none(tmp_path):
+    with pytest.raises(vd.NotFoundError, match="holds no snapshot"):
+        vd.load_all(tmp_path, tmp_path / "root")

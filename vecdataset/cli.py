@@ -221,7 +221,7 @@ def info(url: str, at: str | None, storage: dict[str, Any], as_json: bool) -> No
     "--all",
     "everything",
     is_flag=True,
-    help="Load every collection of a full-storage snapshot; URL is the folder they go to.",
+    help="Load all of a full-storage snapshot, or of a folder of them; URL is where they go.",
 )
 @storage_option
 @json_flag

@@ -26,7 +26,15 @@ from vecdataset.errors import (
     UnknownNameError,
     did_you_mean,
 )
-from vecdataset.formats.files import STANDARD, Source, file_name, open_source, open_target, write_beside
+from vecdataset.formats.files import (
+    STANDARD,
+    Source,
+    file_name,
+    is_folder,
+    open_source,
+    open_target,
+    write_beside,
+)
 from vecdataset.formats.qdrant.client import is_server
 from vecdataset.points import Layout
 from vecdataset.registry import PluginWarning, Registry
@@ -58,6 +66,7 @@ __all__ = [
     "formats",
     "load",
     "load_all",
+    "load_into",
     "read_vectors",
     "stored_points",
     "upsert_file",
@@ -395,7 +404,8 @@ def load_all(
     the points go into a collection that is there, as with `load`.
 
     Args:
-        source: As for `load`.
+        source: As for `load`; or a folder or bucket of Qdrant snapshots, of which one that fails does
+            not stop the others.
         root: Where the collections go, each under its name.
         format: As for `load`.
         progress: Called with the number of points read so far, of all collections.
@@ -405,12 +415,16 @@ def load_all(
         options: What the file's format takes besides.
 
     Raises:
-        InvalidInputError: The file holds one collection without a name, or is damaged.
+        InvalidInputError: The file holds one collection without a name, or is damaged; or snapshots of a
+            folder were not loaded, each named with the reason.
         AlreadyExistsError: An alias of it is the name of a collection here, or the other way round.
     """
     from vecdataset.catalog import Catalog
 
     catalog = Catalog(root, filesystem=filesystem, storage_options=storage_options)
+    if is_folder(source):
+        _load_folder(os.fspath(source), catalog, progress, source_options, options)
+        return catalog
     with open_source(source, options=source_options, markers=_markers()) as file:
         chosen = _format_of(file, format)
         if "several" not in chosen.capabilities:
@@ -437,6 +451,44 @@ def load_all(
         finally:
             found.close()
     return catalog
+
+
+def _load_folder(
+    folder: str,
+    catalog: Catalog,
+    progress: Callable[[int], None] | None,
+    source_options: Mapping[str, Any] | None,
+    options: Mapping[str, Any],
+) -> None:
+    from vecdataset.formats.qdrant.folder import load_folder
+
+    entries = load_folder(folder, catalog, progress=progress, source_options=source_options, **options)
+    failed = [f"{e.collection}: {e.error}" for e in entries if not e.ok]
+    if failed:
+        raise InvalidInputError(
+            f"{len(failed)} of {len(entries)} snapshots of {file_name(folder)} were not loaded: "
+            + "; ".join(failed),
+            hint="the others were; a load can be repeated",
+        )
+
+
+def load_into(
+    location: Any,
+    source: Any,
+    *,
+    format: str,
+    progress: Callable[[int], None] | None = None,
+    source_options: Mapping[str, Any] | None = None,
+    **options: Any,
+) -> Collection:
+    """Load one file, whose declaration is its own, into the collection at a resolved location."""
+    with open_source(source, options=source_options) as file:
+        reading = _read(file, format, BATCH_ROWS, None, options)
+
+        def declare_new() -> CollectionSchema:
+            return _declaration(reading, None, None, file.name, None, None, None)
+
+        return _fill(location, reading, file.name, declare_new, progress=progress)
 
 
 def _check_names(found: Readings, catalog: Catalog, where: str) -> None:

@@ -27,6 +27,7 @@ __all__ = [
     "STANDARD",
     "Source",
     "file_name",
+    "is_folder",
     "open_source",
     "open_target",
     "stores",
@@ -310,6 +311,13 @@ def _translated(name: str) -> Iterator[None]:
         ) from None
     except (OSError, ValueError) as exc:
         raise StorageError(f"{name} cannot be reached: {redact(str(exc))}") from exc
+
+
+def is_folder(source: Any) -> bool:
+    """Return whether a source is a folder: one on the local disk, or a URL that ends in a slash."""
+    if source == STANDARD or not isinstance(source, str | os.PathLike):
+        return False
+    return os.fspath(source).endswith("/") if _is_url(source) else _local(source).is_dir()
 
 
 def _is_url(target: Any) -> bool:

@@ -114,13 +114,17 @@ class LoadedShard:
             except _OtherLayoutError as exc:
                 _log.warning("%s: reading vectors through the engine: %s", self._where, exc)
         pages: list[Any] = []
+        count = 0
         for page in self._pages(with_payload=True, with_vector=True, limit=256):
+            count += len(page)
             pages += page
             if len(pages) >= _PAGE * _PAGES:
                 yield self._batch(pages)
                 pages = []
         if pages:
             yield self._batch(pages)
+        if count != self.points:
+            raise damaged(self._where, f"gives {count:,} of {self.points:,} points")
 
     def _pages(self, *, with_payload: bool, with_vector: bool | list[str], limit: int) -> Iterator[list[Any]]:
         def scroll(offset: Any) -> tuple[list[Any], Any]:
