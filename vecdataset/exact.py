@@ -14,6 +14,7 @@ from typing import Final
 
 import numpy as np
 
+from vecdataset import scoring
 from vecdataset.schema import Distance
 
 _FLOATS: Final = 1 << 22
@@ -155,7 +156,7 @@ class Nearest:
         for start in range(0, len(matrix), step):
             span = slice(start, start + step)
             values = matrix.values[span]
-            keys = None if self._metric is Distance.MANHATTAN else self._narrow @ values.T
+            keys = None if self._metric is Distance.MANHATTAN else scoring.dots(self._narrow, values)
             odd = matrix.odd[(matrix.odd >= start) & (matrix.odd < start + step)] - start
             inside = None if counts is None else counts[span]
             for i in range(m):

@@ -24,7 +24,7 @@ from vecdataset.exact import Matrix, Nearest
 from vecdataset.frames import ScoredPoints
 from vecdataset.held import Held
 from vecdataset.indexes import SearchParams, kinds
-from vecdataset.reader import TAKE_AT_MOST, Reader, Selection
+from vecdataset.reader import Reader, Selection
 from vecdataset.schema import Distance, VectorParams, vector_column
 
 MAX_LIMIT: Final = 100_000
@@ -32,8 +32,6 @@ EXACT_MATCHES: Final = 5_000
 """A filter that lets fewer rows through is answered by comparing with each of them."""
 LANCE_METRIC: Final = {Distance.COSINE: "cosine", Distance.DOT: "dot", Distance.EUCLID: "l2"}
 """Lance's names of the distances that it knows."""
-_SCAN_BYTES: Final = 1 << 20
-"""Vectors that are read at once: larger batches were read several times more slowly."""
 GRAPH: Final = "hnsw in memory"
 """The kind of a graph, for plans."""
 _GRAPH_FLOATS: Final = 1 << 20
@@ -453,9 +451,7 @@ def nearest_exact(reader: Reader, using: str, vectors: np.ndarray, selection: Se
     batches and `k` rows a query.
     Distances of the hits are computed in float64 from the stored values.
     """
-    params = reader.schema.vectors[using]
-    column = vector_column(using)
-    nearest = Nearest(params.metric, vectors, k)
+    nearest = Nearest(reader.schema.vectors[using].metric, vectors, k)
     if k <= 0:
         return nearest
     memory = reader.in_memory(using, selection)
@@ -463,20 +459,8 @@ def nearest_exact(reader: Reader, using: str, vectors: np.ndarray, selection: Se
         held, places = memory
         held.compare(nearest, using, places)
         return nearest
-    batch_rows = max(256, _SCAN_BYTES // (params.size * 4))
-    selected, keep = selection, None
-    if selection.rows is not None and len(selection.rows) > TAKE_AT_MOST * reader.rows:
-        # Many single rows are slower to take than the column is to read.
-        selected, keep = replace(selection, rows=None), selection.rows
-    for batch in reader.stream([column], selected, batch_rows=batch_rows, row_ids=True):
-        row_ids = batch.column("_rowid").to_numpy()
-        stored = batch.column(column)
-        if stored.null_count:
-            row_ids = row_ids[stored.is_valid().to_numpy(zero_copy_only=False)]
-            stored = stored.drop_null()
-        matrix = stored.flatten().to_numpy(zero_copy_only=False).reshape(-1, params.size)
-        at = None if keep is None else np.flatnonzero(np.isin(row_ids, keep, assume_unique=True))
-        nearest.offer(row_ids, Matrix(matrix.astype(np.float32, copy=False)), at)
+    for rows, matrix in reader.matrices(using, selection):
+        nearest.offer(rows, Matrix(matrix))
     return nearest
 
 

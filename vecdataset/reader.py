@@ -6,7 +6,7 @@ import json
 import threading
 import warnings
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import Any, Final, cast
 
@@ -35,10 +35,14 @@ CONFIG: Final = "vecdataset."
 DROPPED_TAG: Final = "dropped-"
 """Tags that keep the last version of a dropped collection; no snapshot is called so."""
 DIRTY_BATCH_ROWS: Final = 8_192
+_BATCH_BYTES: Final = 1 << 20
+"""Vectors that are read at once: larger batches took several times as long."""
+_MATRIX_BYTES: Final = 8 << 20
+"""Vectors in memory that are looked at at once."""
 _KEPT_COUNTS: Final = 256
 _BY_ROW_AT_MOST: Final = 2_000
 """Decisions row by row, in memory, beyond which Lance is asked, where it can decide some of a filter."""
-TAKE_AT_MOST: Final = 0.1
+_TAKE_AT_MOST: Final = 0.1
 """Share of the rows from which on a scan of all is faster than taking single ones."""
 
 
@@ -440,8 +444,33 @@ class Reader:
             selection = Selection(None, np.sort(rows), selection.how)
         return held, self.places(held, selection)
 
+    def matrices(self, using: str, selection: Selection) -> Iterator[tuple[np.ndarray, np.ndarray]]:
+        """Yield row ids and vectors, float32 `[n, size]`, of the selected rows that have the vector."""
+        size = self.schema.vectors[using].size
+        memory = self.in_memory(using, selection)
+        if memory is not None:
+            yield from memory[0].matrices(using, memory[1], step=max(256, _MATRIX_BYTES // (4 * size)))
+            return
+        column = vector_column(using)
+        selected, keep = selection, None
+        if self._are_many(selection):
+            # Many single rows are slower to take than the column is to read.
+            selected, keep = replace(selection, rows=None, places=None), selection.rows
+        batch_rows = max(256, _BATCH_BYTES // (4 * size))
+        for batch in self.stream([column], selected, batch_rows=batch_rows, row_ids=True):
+            row_ids, stored = batch.column("_rowid").to_numpy(), batch.column(column)
+            if stored.null_count:
+                row_ids = row_ids[stored.is_valid().to_numpy(zero_copy_only=False)]
+                stored = stored.drop_null()
+            matrix = stored.flatten().to_numpy(zero_copy_only=False).reshape(-1, size)
+            if keep is not None:
+                inside = np.isin(row_ids, keep, assume_unique=True)
+                row_ids, matrix = row_ids[inside], matrix[inside]
+            if len(row_ids):
+                yield row_ids, matrix.astype(np.float32, copy=False)
+
     def _are_many(self, selection: Selection) -> bool:
-        return selection.rows is not None and len(selection.rows) > TAKE_AT_MOST * self.rows
+        return selection.rows is not None and len(selection.rows) > _TAKE_AT_MOST * self.rows
 
     def read(self, columns: Sequence[str], selection: Selection) -> pa.Table:
         """Return the selected rows as one table."""

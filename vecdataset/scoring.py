@@ -15,7 +15,39 @@ from vecdataset.errors import InvalidInputError
 from vecdataset.schema import Distance
 
 EPSILON: Final = float(np.finfo(np.float32).eps)
-_ONE_BY_ONE: Final = 8
+
+
+def dots(examples: np.ndarray, matrix: np.ndarray) -> np.ndarray:
+    """Return the dot product of each example with each row.
+
+    Args:
+        examples: `[m, size]`.
+        matrix: `[n, size]` of the same dtype.
+
+    Returns:
+        `[m, n]`.
+
+    BLAS shares larger products among threads. Where other work keeps the cores busy, a call
+    then waits for all of them, for tens of milliseconds, so that it has to be worth it.
+    """
+    m, n = len(examples), len(matrix)
+    if m == 1:
+        one: np.ndarray = np.einsum("ij,j->i", matrix, examples[0])
+        return one[None]
+    if m >= _SHARED_EXAMPLES and n >= _SHARED_ROWS:
+        shared: np.ndarray = examples @ matrix.T
+        return shared
+    out = np.empty((m, n), np.result_type(examples, matrix))
+    step = max(1, _ALONE // max(1, m * matrix.shape[1]))
+    for start in range(0, n, step):
+        np.matmul(examples, matrix[start : start + step].T, out=out[:, start : start + step])
+    return out
+
+
+_ALONE: Final = 1 << 18
+"""Multiplications that OpenBLAS does in one thread: 65,536 times GEMM_MULTITHREAD_THRESHOLD."""
+_SHARED_EXAMPLES: Final = 16
+_SHARED_ROWS: Final = 16_384
 
 
 def similarity(metric: Distance, examples: np.ndarray, matrix: np.ndarray) -> np.ndarray:
@@ -30,13 +62,13 @@ def similarity(metric: Distance, examples: np.ndarray, matrix: np.ndarray) -> np
         `[m, n]`, of the wider dtype of the two.
     """
     if metric is Distance.DOT:
-        return _dots(examples, matrix)
+        return dots(examples, matrix)
     if metric is Distance.COSINE:
         norms = np.sqrt(np.einsum("ij,ij->i", matrix, matrix))
         own = np.sqrt(np.einsum("ij,ij->i", examples, examples))
         scale = own[:, None] * norms[None, :]
-        dots = _dots(examples, matrix)
-        cosine: np.ndarray = np.divide(dots, scale, out=np.zeros_like(dots), where=scale > 0)
+        products = dots(examples, matrix)
+        cosine: np.ndarray = np.divide(products, scale, out=np.zeros_like(products), where=scale > 0)
         return cosine
     out = np.empty((len(examples), len(matrix)), np.result_type(examples, matrix))
     spare = np.empty(matrix.shape, out.dtype)
@@ -48,19 +80,6 @@ def similarity(metric: Distance, examples: np.ndarray, matrix: np.ndarray) -> np
             np.abs(spare, out=spare)
             np.sum(spare, axis=1, out=out[i])
     return -out
-
-
-def _dots(examples: np.ndarray, matrix: np.ndarray) -> np.ndarray:
-    if len(examples) > _ONE_BY_ONE or examples.dtype != matrix.dtype:
-        dots: np.ndarray = examples @ matrix.T
-        return dots
-    # A product of two matrices as small as these is shared out among OpenBLAS's threads, which wait for
-    # each other up to a hundred times as long as it takes where the processor is busy; of one with a
-    # vector it is not.
-    out = np.empty((len(examples), len(matrix)), matrix.dtype)
-    for i, example in enumerate(examples):
-        np.dot(matrix, example, out=out[i])
-    return out
 
 
 def _sigmoid(x: np.ndarray) -> np.ndarray:

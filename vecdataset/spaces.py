@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
-from typing import Any, Final, Protocol
+from typing import Any, Protocol
 
 import numpy as np
 import pyarrow as pa
@@ -22,8 +22,6 @@ from vecdataset.query import Query, nearest_rows, query_vectors
 from vecdataset.reader import Reader, Selection
 from vecdataset.schema import Distance, VectorParams, vector_column
 from vecdataset.sparse import SparseVector, idf
-
-_BATCH_BYTES: Final = 1 << 20
 
 Similarities = Iterator[tuple[np.ndarray, np.ndarray]]
 """Row ids `[n]` and inner similarities `[examples, n]`, batch by batch."""
@@ -184,20 +182,8 @@ class DenseSpace:
     def similarities(self, examples: Sequence[np.ndarray], selection: Selection) -> Similarities:
         """Go through the column; float32 arithmetic."""
         narrow = np.array(examples, np.float32).reshape(-1, self._params.size)
-        column = vector_column(self.name)
-        batch_rows = max(256, _BATCH_BYTES // (self._params.size * 4))
-        memory = self._reader.in_memory(self.name, selection)
-        if memory is not None:
-            held, places = memory
-            for rows, matrix in held.matrices(self.name, places, step=batch_rows):
-                yield rows, scoring.similarity(self._params.metric, narrow, matrix)
-            return
-        for batch in self._reader.stream([column], selection, batch_rows=batch_rows, row_ids=True):
-            rows, stored = present(batch, column)
-            if len(rows):
-                matrix = stored.flatten().to_numpy(zero_copy_only=False).reshape(-1, self._params.size)
-                matrix = matrix.astype(np.float32, copy=False)
-                yield rows, scoring.similarity(self._params.metric, narrow, matrix)
+        for rows, matrix in self._reader.matrices(self.name, selection):
+            yield rows, scoring.similarity(self._params.metric, narrow, matrix)
 
     def between(self, rows: np.ndarray, example: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         """Take the rows; float64 arithmetic."""
