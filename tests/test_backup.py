@@ -61,6 +61,71 @@ def test_a_second_backup_moves_only_new_files(lake, tmp_path):
     assert [o.rows for o in read_manifest(target)] == [51, 30]
 
 
+def test_a_collection_that_nobody_wrote_to_is_not_sealed_again(lake, tmp_path):
+    target = vd.Catalog(tmp_path / "backup")
+    first, second = backup(lake, target), backup(lake, target)
+
+    assert [o.snapshot for o in first] == [o.snapshot for o in second]
+    assert [o.copied_files for o in second] == [0, 0]
+    assert len(lake["books"].snapshots) == 1
+
+
+def test_keep_last_prunes_backups_and_leaves_what_people_made(lake, tmp_path):
+    target = vd.Catalog(tmp_path / "backup")
+    lake["books"].snapshots.create("by-hand")
+    for night in range(4):
+        fill_more(lake["books"], night)
+        lake["books"].optimize()
+        done = backup(lake, target, names=["books"], keep_last=2)
+
+    assert done[0].pruned == 1
+    assert len(lake["books"].snapshots) == 3
+    assert lake["books"].snapshots.verify("by-hand")
+    kept = target["books"].snapshots
+    assert len(kept) == 2
+    assert all(kept.verify(deep=True))
+    needed = {f.path for s in kept for f in kept.get(s["name"]).files}
+    there = {
+        f.path for f in storage.files(target.location("books")).list_files() if f.path.startswith("data/")
+    }
+    assert there == {p for p in needed if p.startswith("data/")}
+
+
+def fill_more(collection, night):
+    collection.upsert([{"id": 1000 + night, "vector": [night, 1, 2, 3]}])
+
+
+def test_what_an_earlier_run_brought_stays_the_one_to_restore(lake, tmp_path):
+    target = vd.Catalog(tmp_path / "backup")
+    before = content(lake["books"])
+    backup(lake, target)
+    backup(lake, target, names=["films"])
+    fill_more(lake["books"], 1)
+    newest = max((tmp_path / "lake" / "books" / "data").iterdir(), key=lambda p: p.stat().st_mtime_ns)
+    newest.write_bytes(b"rot")
+    failed = backup(lake, target)
+
+    assert [o.ok for o in failed] == [False, True]
+    assert newest.name in failed[0].error
+    assert "Failed This Time:" in (tmp_path / "backup" / "manifest.txt").read_text()
+    back = vd.Catalog(tmp_path / "back")
+    assert [o.ok for o in restore(target, back)] == [True, True]
+    assert content(back["books"]) == before
+
+
+def test_aliases_travel_with_their_collections(lake, tmp_path):
+    lake.alias("current", "books")
+    backup(lake, vd.Catalog(tmp_path / "backup"))
+    restore(vd.Catalog(tmp_path / "backup"), vd.Catalog(tmp_path / "back"))
+
+    assert vd.Catalog(tmp_path / "back").aliases() == {"current": "books"}
+
+
+def test_a_root_is_not_its_own_backup(lake, tmp_path):
+    with pytest.raises(vd.InvalidInputError, match="its own backup"):
+        backup(lake, vd.Catalog(tmp_path / "lake"))
+
+
 def test_one_collection_that_fails_does_not_stop_the_others(lake, tmp_path):
     data = next((tmp_path / "lake" / "books" / "data").iterdir())
     lake["books"].snapshots.create("sound")
