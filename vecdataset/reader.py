@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import threading
 import warnings
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -28,7 +27,7 @@ from vecdataset.schema import (
     CollectionSchema,
     vector_column,
 )
-from vecdataset.selectivity import RUN_ROWS, RUNS, SMALL, indexes_pay
+from vecdataset.selectivity import FEW, SMALL, indexes_pay, sample_of
 from vecdataset.warm import OutgrownError, Warm
 
 CONFIG: Final = "vecdataset."
@@ -97,8 +96,6 @@ class Reader:
         self.dropped_at: str | None = config.get(f"{CONFIG}dropped_at")
         self._counts: dict[str, int] = {}
         self._pays: dict[LanceFilter, bool] = {}
-        self._sample: pa.Table | None = None
-        self._lock = threading.Lock()
         self.warm: Warm | None = None
         """The memory of the handle that this version belongs to."""
         self._held: Held | None = None
@@ -282,8 +279,13 @@ class Reader:
             return True
         known = self._pays.get(compiled)
         if known is None:
+            table = self._sampled(filter)
             known = indexes_pay(
-                filter.node, self._sampled(filter), indexed=indexed, columns=self.schema.payload
+                filter.node,
+                self._sample_rows(table),
+                lambda: self._sample_rows(table.take(np.linspace(0, len(table) - 1, FEW).astype(np.int64))),
+                indexed=indexed,
+                columns=self.schema.payload,
             )
             if len(self._pays) >= _KEPT_COUNTS:
                 self._pays.clear()
@@ -294,23 +296,14 @@ class Reader:
     def _indexed_keys(self) -> frozenset[str]:
         return frozenset(i.column.partition(".")[0] for i in self.table.indexes) & set(self.schema.payload)
 
-    def _sampled(self, filter: Filter) -> MaskRows:
+    def _sampled(self, filter: Filter) -> pa.Table:
         """Return a sample of this version with the columns that a filter looks at."""
-        keys = filter.keys & (self.keys | set(self.schema.payload))
-        columns = sorted(keys & set(self.schema.payload))
-        names = ["id", *columns, *([EXTRA] if keys & self.extra_keys else [])]
-        with self._lock:
-            have = self._sample
-            missing = [n for n in names if have is None or n not in have.column_names]
-            if missing:
-                more = self.table.sample(missing, runs=RUNS, rows=RUN_ROWS)
-                for n in have.column_names if have is not None else ():
-                    more = more.append_column(n, have[n])  # type: ignore[index]  # not None here
-                self._sample = more
-            table = self._sample
-        assert table is not None
+        columns = sorted(filter.keys & set(self.schema.payload))
+        return sample_of(self.table, ["id", *columns, *([EXTRA] if filter.keys & self.extra_keys else [])])
+
+    def _sample_rows(self, table: pa.Table) -> MaskRows:
         there = np.ones(len(table), bool)
-        return self.mask_rows(table.select(names), dict.fromkeys(self.schema.vector_columns, there))
+        return self.mask_rows(table, dict.fromkeys(self.schema.vector_columns, there))
 
     def _decided(self, parsed: Filter, compiled: LanceFilter, *, indexed: bool) -> np.ndarray:
         found: list[np.ndarray] = []
