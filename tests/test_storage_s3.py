@@ -57,6 +57,8 @@ ALWAYS = {
     "allow_http": "false",
     "allow_invalid_certificates": "false",
     "connect_timeout": "3000ms",
+    "timeout": "30000ms",
+    "client_retry_timeout": "30000ms",
     "client_max_retries": "2",
 }
 
@@ -116,10 +118,10 @@ AT_HTTP = {
         ),
         (
             {"config_kwargs": {"connect_timeout": 1.5, "read_timeout": 20}},
-            {"connect_timeout": "1500ms", "request_timeout": "20000ms"},
+            {"connect_timeout": "1500ms", "timeout": "20000ms", "client_retry_timeout": "20000ms"},
         ),
         ({"connect_timeout": "5s", "request_timeout": "250ms"},
-         {"connect_timeout": "5000ms", "request_timeout": "250ms"}),
+         {"connect_timeout": "5000ms", "timeout": "250ms", "client_retry_timeout": "250ms"}),
         ({"config_kwargs": {"proxies": {"http": "http://p:1", "https": "http://p:1"}}}, {"proxy_url": "http://p:1"}),
         ({"config_kwargs": {"retries": {"max_attempts": 7, "mode": "standard"}}}, {"client_max_retries": "7"}),
         ({"config_kwargs": {"retries": {"total_max_attempts": 8}}}, {"client_max_retries": "7"}),

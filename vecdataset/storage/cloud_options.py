@@ -102,7 +102,8 @@ class Dialect:
             if name in self.fsspec:
                 found = self.fsspec[name](value)
             elif name in self.lance | _COMMON or name.startswith("lance_aimd_"):
-                found = {name: _text(value)}
+                # Lance takes `request_timeout` and does nothing with it (measured with pylance 14.0.2).
+                found = {"timeout" if name == "request_timeout" else name: _text(value)}
             elif name in _FSSPEC:
                 unused.append(name)
                 continue

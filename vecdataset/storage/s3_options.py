@@ -37,6 +37,7 @@ _RETRIES: Final = "2"
 """With 2, Lance gives up on a refused connection after 4.1 s; with its default of 3, after 5.3 s."""
 
 _CONNECT_TIMEOUT: Final = 3.0
+_READ_TIMEOUT: Final = 30.0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -155,7 +156,10 @@ class S3Options:
             "aws_sse_kms_key_id": self.kms_key,
             "aws_sse_bucket_key_enabled": None if self.bucket_key is None else _text(self.bucket_key),
             "connect_timeout": _milliseconds(self.connect_timeout or _CONNECT_TIMEOUT),
-            "request_timeout": None if self.read_timeout is None else _milliseconds(self.read_timeout),
+            # Lance takes `request_timeout` and does nothing with it (measured with pylance 14.0.2).
+            "timeout": _milliseconds(self.read_timeout or _READ_TIMEOUT),
+            # Otherwise a store that hangs is asked for nine minutes: 18 times, not 6.
+            "client_retry_timeout": _milliseconds(self.read_timeout or _READ_TIMEOUT),
             "proxy_url": self.proxy,
             "user_agent": self.user_agent,
             "client_max_retries": _RETRIES if self.retries is None else str(self.retries),
@@ -188,8 +192,7 @@ def s3fs_options(options: Mapping[str, str], bucket: str) -> dict[str, Any]:
         "retries": {"total_max_attempts": 1 + int(options["client_max_retries"]), "mode": "standard"},
         "s3": {"addressing_style": "virtual" if virtual else "path" if endpoint else "auto"},
     }
-    if "request_timeout" in options:
-        config["read_timeout"] = _seconds("request_timeout", options["request_timeout"])
+    config["read_timeout"] = _seconds("timeout", options["timeout"])
     if "proxy_url" in options:
         proxy = options["proxy_url"]
         config["proxies"] = {} if "proxy_excludes" in options else {"http": proxy, "https": proxy}

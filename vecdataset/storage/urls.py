@@ -251,6 +251,8 @@ def _native_or_bridged(
             spoken = {**spoken, **own}
         elif "cache" not in own:
             spoken = {**spoken, "cache": False}  # as with Lance's own client: only if asked for
+        if "request_timeout" in rest:  # for the client below, and for the bridge that waits for it
+            spoken = {**spoken, "request_timeout": rest["request_timeout"]}
         return _bridged(url, None, spoken, reason)
     except (MissingDependencyError, NotSupportedError) as error:
         raise error from cause

@@ -48,11 +48,12 @@ _log = logging.getLogger(__name__)
 class Gateway:
     """A bucket on loopback that holds the files of one filesystem."""
 
-    def __init__(self, store: Store, *, source: Source, bucket: str) -> None:
+    def __init__(self, store: Store, *, source: Source, bucket: str, timeout_s: float) -> None:
         self.store = store
         self.source = source
         self.bucket = bucket
         self.requests = 0
+        self._patience_s = 5 + 3 * timeout_s
         self._token = secrets.token_hex(16)
         self._prefixes: set[str] = set()
         self._errors: OrderedDict[int, Exception] = OrderedDict()
@@ -82,6 +83,8 @@ class Gateway:
             "proxy_url": "http://127.0.0.1:9",
             "proxy_excludes": "127.0.0.1",
             f"headers.{TOKEN_HEADER}": self._token,
+            # Longer than a call may take here: the answer is then an error that says more.
+            "timeout": f"{self._patience_s:.0f}s",
             # Repetitions are made here, where it is known what may be repeated.
             "client_max_retries": "0",
             "lance_aimd_max_retries": "0",

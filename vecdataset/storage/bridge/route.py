@@ -207,7 +207,9 @@ def _gateway(source: Source, dialect: Dialect, root: str, own: BridgeOptions) ->
             store = Store(name=source.name, dialect=dialect, clones=clones, root=root, cache=cache, lock=lock)
             told = hashlib.sha256(f"{source.name}\0{root}".encode()).hexdigest()[:16]
             label = "".join(c for c in source.protocol.lower() if c.isalnum()) or "fs"
-            found = _gateways[identity] = Gateway(store, source=source, bucket=f"{label}-{told}")
+            found = _gateways[identity] = Gateway(
+                store, source=source, bucket=f"{label}-{told}", timeout_s=own.request_timeout
+            )
     return found
 
 
