@@ -24,6 +24,7 @@ from qdrant_snapshots import (
 )
 
 import vecdataset as vd
+from vecdataset.formats import read_vectors
 from vecdataset.formats.qdrant.config import kept_config
 
 ONE = {"size": 4, "distance": "Dot"}
@@ -504,3 +505,21 @@ def test_a_manifest_names_collections_aliases_and_counts(plain, tmp_path):
 def test_a_folder_without_snapshots_is_said_to_have_none(tmp_path):
     with pytest.raises(vd.NotFoundError, match="holds no snapshot"):
         vd.load_all(tmp_path, tmp_path / "root")
+
+
+def test_a_distance_of_ones_own_leaves_the_ids_as_they_are(tmp_path):
+    rows = [*few(3), ("00000000-0000-4000-8000-000000000001", [1.0, 0, 0, 0], None)]
+    folder = make_shard(tmp_path / "shard", rows, ONE)
+
+    collection = loaded(pack_collection([folder], collection_config(ONE)), tmp_path, distance="Euclid")
+
+    assert collection.schema.id_type == "mixed"
+    assert collection.schema.vectors[""].distance == "Euclid"
+
+
+def test_a_snapshot_is_no_file_of_queries(plain, tmp_path):
+    path = tmp_path / "x.snapshot"
+    path.write_bytes(pack_collection([plain[0]], collection_config(ONE)))
+
+    with pytest.raises(vd.NotSupportedError, match="is an archive"):
+        read_vectors(path)

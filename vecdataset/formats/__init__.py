@@ -629,10 +629,9 @@ def read_vectors(
         InvalidInputError: It is not clear which column is meant, or a row has no vector in it.
     """
     with open_source(source, options=source_options) as file:
-        reading = _read(file, None, BATCH_ROWS, "flat", {})
-        if reading.layout == "qdrant" and "several" in _format_of(file, None).capabilities:
-            reading.close()
+        if "several" in _format_of(file, None).capabilities:
             raise NotSupportedError(f"{file.name} is an archive, not a file of queries", hint="import it")
+        reading = _read(file, None, BATCH_ROWS, "flat", {})
         name = column or (next(iter(reading.vectors)) if len(reading.vectors) == 1 else None)
         if name is None:
             raise _unclear(reading, file.name)
@@ -695,6 +694,8 @@ def _declaration(
     if reading.declared is not None and not (mapping or sparse or distance or id_type):
         return reading.declared
     found = _guessed(reading, mapping, where)
+    if reading.declared is not None and reading.layout == "qdrant":
+        id_type = id_type or reading.declared.id_type
     if distance is not None:
         found = {name: replace(params, distance=Distance.parse(distance)) for name, params in found.items()}
     return declare(found, sparse=reading.sparse if sparse is None else sparse, id_type=id_type)
