@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 
 import vecdataset as vd
+from vecdataset import storage
 from vecdataset.manifests import FOLDER, SealedFile, Snapshot, _stored, digest_of, root_of
 
 
@@ -160,6 +161,23 @@ def test_an_interrupted_copy_goes_on(books, tmp_path):
 
     assert books.snapshots.copy("first", target).copied == 4  # the tag is one of them
     assert vd.open(target).snapshots.verify("first", deep=True)
+
+
+def test_an_interrupted_copy_to_s3_goes_on(books, s3):
+    target = f"{s3.url}/backup/books"
+    books.snapshots.copy("first", target, storage_options=s3.options)
+    there = storage.files(storage.resolve(target, storage_options=s3.options))
+    files = [f.path for f in books.snapshots.get("first").files]
+    data = [p for p in files if p.startswith("data/")]
+    there.delete(
+        [f"{FOLDER}/first.json", *(p for p in files if p.startswith(("_refs/", "_versions/"))), data[0]]
+    )
+    there.write(data[-1], b"half")
+
+    again = books.snapshots.copy("first", target, storage_options=s3.options)
+
+    assert again.copied == 2 + len({data[0], data[-1]})
+    assert vd.open(target, storage_options=s3.options).snapshots.verify("first", deep=True)
 
 
 def test_a_copy_does_not_write_over_something_else(books, tmp_path):
