@@ -33,6 +33,7 @@ def test_the_demo_tells_its_story_and_leaves_nothing(tmp_path):
         "A collection",
         "An index",
         "Questions",
+        "The same questions in SQL",
         "A filter",
         "Changes",
         "Time travel",

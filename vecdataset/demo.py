@@ -31,6 +31,13 @@ __all__ = ["data_file", "run"]
 
 NAME: Final = "packages"
 _SHOWN: Final = ["name", "section", "summary"]
+_SQL: Final = """
+CREATE TABLE sizes AS
+    SELECT section, median(installed_size_kb)::BIGINT AS usual_kb FROM vec.packages GROUP BY section;
+SELECT q.question, r._rank, r.id, r.name, r.section, r.installed_size_kb AS kb, s.usual_kb
+FROM read_parquet($questions) q, vec.search('packages', q.embedding, k := 2) r JOIN sizes s USING (section)
+ORDER BY q.id, r._rank
+"""
 _REOPEN: Final = """
 import json, sys, vecdataset
 packages = vecdataset.open(sys.argv[1])
@@ -66,6 +73,7 @@ def run(folder: str | Path | None = None, *, keep: bool = False) -> None:
         packages = story.fill(url)
         story.index(packages)
         story.ask(packages)
+        story.ask_in_sql(packages)
         story.filter(packages)
         story.change(packages)
         story.look_back(packages)
@@ -150,6 +158,20 @@ class _Story:
         self.holds(f"{same:.0%} of the answers are the exact ones", same >= 0.95)
         chess = [r["name"] for r in rows if "chess" in self.questions[r["query_index"]]]
         self.holds("the chess question found gnome-chess", "gnome-chess" in chess)
+
+    def ask_in_sql(self, packages: Collection) -> None:
+        from vecdataset.duckdb import run as run_sql  # DuckDB comes in here
+
+        _title("The same questions in SQL, joined to a table", _SQL.strip().replace("\n", "\n  "))
+        file = str(data_file("questions.parquet"))
+        with _timed("opened DuckDB, attached, made the table, answered in one statement"):
+            found = run_sql(packages, _SQL, parameters={"questions": file})
+        assert found is not None
+        rows = found.to_pylist()
+        _table({k: v for k, v in row.items() if k not in ("_rank", "id")} for row in rows[::2])
+        hits = packages.search(self.vectors, limit=2, columns=[])
+        self.holds("SQL and Python give the same answers", [r["id"] for r in rows] == hits["id"].to_pylist())
+        self.holds("each with what is usual in its section", all(r["usual_kb"] > 0 for r in rows))
 
     def filter(self, packages: Collection) -> None:
         question, vector = self.question("backup")
