@@ -206,3 +206,31 @@ def test_explain_tells_an_exact_order_from_a_search(con):
     assert "arrow" in exact
     assert "unnest" in through
     assert "arrow" not in through
+
+
+ODD_NAMES = ['it\'s "odd"', "main", "Books", "books", "exact params", "a,b"]
+
+
+def test_collections_of_any_name_are_searched_and_rewritten(tmp_path):
+    found = {}
+    for at, name in enumerate(ODD_NAMES):
+        c = vd.create(tmp_path / str(at), vectors=vd.VectorParams(size=2))
+        c.upsert([{"id": 1, "vector": [1, 0], "payload": {"n": name}}])
+        found[name] = c
+    con = duckdb.connect()
+    vecdataset.duckdb.attach(con, found)
+    order = "ORDER BY vec.cosine_distance(vector, [1, 0]) LIMIT 1"
+
+    for name in ODD_NAMES:
+        view = "books_2" if name == "books" else name.replace('"', '""')
+        rewritten = vecdataset.duckdb.sql(con, f'SELECT n FROM vec."{view}" {order}')
+
+        assert con.execute("SELECT n FROM vec.search($1, [1, 0])", [name]).fetchall() == [(name,)]
+        assert rewritten.rewritten
+        assert rewritten.fetchall() == [(name,)]
+
+
+@pytest.mark.parametrize("name", ["", "\x1f", "a\x1f", "nope", None])
+def test_names_that_no_collection_has_are_told(con, name):
+    with pytest.raises(duckdb.Error, match="no collection"):
+        con.execute("FROM vec.search($1, [1, 0])", [name])
