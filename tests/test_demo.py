@@ -38,10 +38,20 @@ def test_the_demo_tells_its_story_and_leaves_nothing(tmp_path):
         "Changes",
         "Time travel",
         "A fresh process",
+        "A snapshot, to Qdrant and back",
     ):
         assert f"\n{part}" in done.output
     assert "gnome-chess" in done.output
     assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.slow
+def test_without_the_extra_the_demo_says_what_it_leaves_out(tmp_path, monkeypatch):
+    monkeypatch.setattr("vecdataset.demo.find_spec", lambda _: None)
+    done = demo("--dir", str(tmp_path))
+
+    assert done.exit_code == 0, done.output
+    assert "is left out: it needs pip install 'vecdataset[qdrant]'" in done.output
 
 
 @pytest.mark.slow

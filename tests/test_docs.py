@@ -1,5 +1,6 @@
 """What the documents show is what happens: every block of Python and every command runs."""
 
+import importlib.util
 import os
 import re
 import subprocess
@@ -33,12 +34,23 @@ def commands(text):
         yield command, shown
 
 
-def shell(command, folder):
+@pytest.fixture
+def qdrant_url():
+    """The server that the documents call $QDRANT_URL."""
+    if importlib.util.find_spec("qdrant_edge") is None:
+        pytest.skip("the extra qdrant is not installed")
+    from qdrant_server import running
+
+    with running() as server:
+        yield server.url
+
+
+def shell(command, folder, qdrant_url):
     path = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
     return subprocess.run(  # noqa: PLW1510 - the caller looks at the status
         ["bash", "-o", "pipefail", "-c", command],
         cwd=folder,
-        env={**os.environ, "PATH": path},
+        env={**os.environ, "PATH": path, "QDRANT_URL": qdrant_url},
         capture_output=True,
         text=True,
         timeout=120,
@@ -53,7 +65,7 @@ def settled(text):
 
 @pytest.mark.slow
 @pytest.mark.parametrize("name", FILES)
-def test_every_block_runs_and_shows_what_it_says(name, tmp_path, monkeypatch):
+def test_every_block_runs_and_shows_what_it_says(name, tmp_path, monkeypatch, qdrant_url):
     monkeypatch.chdir(tmp_path)
     namespace = {"__name__": "__docs__"}
     for kind, text in blocks(name):
@@ -64,7 +76,7 @@ def test_every_block_runs_and_shows_what_it_says(name, tmp_path, monkeypatch):
         for command, shown in commands(text):
             if "vecdataset " not in command or command.startswith("python3 -m venv"):
                 continue
-            done = shell(command, tmp_path)
+            done = shell(command, tmp_path, qdrant_url)
 
             assert done.returncode == 0, f"$ {command}\n{done.stdout}{done.stderr}"
             if shown:

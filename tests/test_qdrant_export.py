@@ -2,7 +2,9 @@
 
 import hashlib
 import json
+import os
 import struct
+import subprocess
 import sys
 import tarfile
 import uuid
@@ -40,16 +42,19 @@ def exported(collection, tmp_path, name="books.snapshot"):
     return target / name
 
 
+SPACES = {
+    "": vd.VectorParams(3, "Dot"),
+    "half": vd.VectorParams(2, "Euclid", datatype="float16"),
+    "bytes": vd.VectorParams(2, "Cosine", datatype="uint8"),
+    "many": vd.VectorParams(2, "Manhattan", multivector=True),
+}
+
+
 def everything(url):
     """A collection with every kind of vector, and hostile payload."""
     made = vd.create(
         url,
-        vectors={
-            "": vd.VectorParams(3, "Dot"),
-            "half": vd.VectorParams(2, "Euclid", datatype="float16"),
-            "bytes": vd.VectorParams(2, "Cosine", datatype="uint8"),
-            "many": vd.VectorParams(2, "Manhattan", multivector=True),
-        },
+        vectors=SPACES,
         sparse={"words": vd.SparseVectorParams("idf")},
         id_type="mixed",
     )
@@ -435,12 +440,7 @@ def test_any_points_come_back_from_the_engine(tmp_path_factory, points):
     folder = tmp_path_factory.mktemp("any")
     made = vd.create(
         str(folder / "c"),
-        vectors={
-            "": vd.VectorParams(3, "Dot"),
-            "half": vd.VectorParams(2, "Euclid", datatype="float16"),
-            "bytes": vd.VectorParams(2, "Cosine", datatype="uint8"),
-            "many": vd.VectorParams(2, "Manhattan", multivector=True),
-        },
+        vectors=SPACES,
         sparse={"words": vd.SparseVectorParams()},
         id_type="mixed",
     )
@@ -474,3 +474,111 @@ def rounded(value):
     if isinstance(value, dict):
         return {k: rounded(v) for k, v in value.items()}
     return [rounded(v) for v in value] if isinstance(value, list | tuple) else value
+
+
+# ------------------------------------------------------------------- and back, and elsewhere
+
+
+def as_qdrant(collection):
+    """Every point of a collection, by id: vectors by name, and payload."""
+    rows = collection.scroll(limit=10_000, with_vectors=True).to_pylist(layout="qdrant")
+    return {
+        r["id"]: (
+            {n: _listed(v) for n, v in r["vector"].items() if v is not None}
+            if isinstance(r["vector"], dict)
+            else r["vector"],
+            r["payload"],
+        )
+        for r in rows
+    }
+
+
+def _listed(vector):
+    if isinstance(vector, dict):
+        return {k: np.asarray(v).tolist() for k, v in vector.items()}
+    return np.asarray(vector).tolist()
+
+
+@pytest.mark.slow
+@settings(max_examples=12, deadline=None, phases=PHASES, suppress_health_check=[HealthCheck.too_slow])
+@given(POINTS)
+def test_any_points_come_back_into_a_collection(tmp_path_factory, points):
+    folder = tmp_path_factory.mktemp("round")
+    made = vd.create(
+        str(folder / "c"), vectors=SPACES, sparse={"words": vd.SparseVectorParams()}, id_type="mixed"
+    )
+    if points:
+        made.upsert([{"id": i, **p} for i, p in points.items()], layout="qdrant")
+    back = vd.load(str(exported(made, folder)), str(folder / "back"))
+
+    assert as_text(as_qdrant(back)) == as_text(as_qdrant(made))
+    assert (back.schema.vectors, back.schema.sparse) == (made.schema.vectors, made.schema.sparse)
+
+
+def test_thresholds_indexes_and_names_survive_the_way_there_and_back(url, tmp_path):
+    made = everything(url)
+    made.configure(full_scan_threshold=2_560, indexing_threshold=5_120)
+    _, first = unpack(exported(made, tmp_path), tmp_path / "first")
+    back = vd.load(str(tmp_path / "out" / "books.snapshot"), str(tmp_path / "back"))
+    _, second = unpack(exported(back, tmp_path, "again.snapshot"), tmp_path / "second")
+
+    assert (back.info().full_scan_threshold, back.info().indexing_threshold) == (2_560, 5_120)
+    assert second["config.json"] == first["config.json"]
+    assert second["payload_index.json"] == first["payload_index.json"]
+
+
+OTHER_RELEASE = """
+import json, sys, uuid
+import qdrant_edge as edge
+
+def points(shard):
+    out, offset = {}, None
+    while True:
+        page, offset = shard.scroll(edge.ScrollRequest(limit=100, offset=offset, with_payload=True, with_vector=True))
+        for r in page:
+            vectors = r.vector if isinstance(r.vector, dict) else {"": r.vector}
+            out[str(r.id)] = [{n: {"indices": v.indices, "values": v.values} if isinstance(v, edge.SparseVector) else v
+                               for n, v in vectors.items()}, r.payload or {}]
+        if offset is None:
+            return out
+
+shard = edge.EdgeShard.load(sys.argv[1])
+before = points(shard)
+shard.update(edge.UpdateOperation.set_payload([0], {"new": 1}))
+shard.update(edge.UpdateOperation.delete_points([2**64 - 1]))
+shard.flush()
+del shard
+import gc; gc.collect()
+again = edge.EdgeShard.load(sys.argv[1])
+print(json.dumps([before, points(again)]))
+"""
+
+
+@pytest.fixture(scope="session")
+def release(request, tmp_path_factory):
+    """A folder with one release of the engine, apart from the installed one."""
+    folder = tmp_path_factory.mktemp("release")
+    done = subprocess.run(
+        [sys.executable, "-m", "pip", "install", "-q", "--no-deps", "--target", folder, f"qdrant-edge-py=={request.param}"],
+        capture_output=True, text=True, check=False, timeout=300,
+    )  # fmt: skip
+    if done.returncode:
+        pytest.skip(f"qdrant-edge-py {request.param} is not to be had: {done.stderr.strip()[-200:]}")
+    return folder
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("release", ["0.6.*", "0.7.*", "0.8.*", "0.9.*"], indirect=True)
+def test_trap_3_every_release_of_the_engine_reads_it_and_keeps_updates(release, url, tmp_path):
+    folder, _ = unpack(exported(everything(url), tmp_path), tmp_path / "s")
+    done = subprocess.run(
+        [sys.executable, "-c", OTHER_RELEASE, folder],
+        env={**os.environ, "PYTHONPATH": str(release)}, capture_output=True, text=True, check=False, timeout=120,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    before, after = json.loads(done.stdout)
+    expected = {str(i): list(p) for i, p in EVERYTHING.items()}
+
+    assert before == expected
+    assert after.pop("0")[1] == {**HOSTILE, "new": 1}
+    assert after.keys() == expected.keys() - {"0", str(2**64 - 1)}

@@ -15,6 +15,7 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from importlib import resources
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any, Final
 
@@ -25,6 +26,7 @@ from vecdataset.collection import Collection
 from vecdataset.display import size, text_table
 from vecdataset.errors import CollectionExistsError, VecDatasetError
 from vecdataset.formats import load, read_vectors
+from vecdataset.formats.inspection import inspect
 from vecdataset.opening import open_collection
 
 __all__ = ["data_file", "run"]
@@ -78,6 +80,7 @@ def run(folder: str | Path | None = None, *, keep: bool = False) -> None:
         story.change(packages)
         story.look_back(packages)
         story.reopen(packages)
+        story.travel(packages)
         finished = True
     finally:
         if made and not keep:
@@ -255,6 +258,33 @@ class _Story:
         found = open_collection(packages.url)
         table = pa.table(found)
         self.holds("any Arrow library reads it", table.num_rows == len(packages))
+
+    def travel(self, packages: Collection) -> None:
+        _title(
+            "A snapshot, to Qdrant and back",
+            'packages.snapshots.create("v1"), .at("v1").export("v1.snapshot")',
+        )
+        with _timed("sealed and verified"):
+            sealed = packages.snapshots.create("v1")
+            report = packages.snapshots.verify("v1")
+        self.holds(f"{len(sealed.files)} files are sealed with SHA-256, and are what they were", bool(report))
+        if find_spec("qdrant_edge") is None:
+            _say("  The way to Qdrant and back is left out: it needs pip install 'vecdataset[qdrant]'")
+            return
+        with tempfile.TemporaryDirectory(prefix=".travel-", dir=Path(packages.url).parent) as folder:
+            file = str(Path(folder, "v1.snapshot"))
+            with _timed("exported, opened again and compared"):
+                packages.at("v1").export(file)
+            found = inspect(file).data["collections"][0]
+            _say(f"  {Path(file).name}: {size(Path(file).stat().st_size)}, {found['points']:,} points")
+            self.holds("the archive holds every package", found["points"] == len(packages))
+            with _timed("imported"):
+                back = load(file, str(Path(folder, "back")))
+            here = packages.search(self.vectors, limit=3, exact=True, columns=["name"])
+            there = back.search(self.vectors, limit=3, exact=True, columns=["name"])
+            same = len(set(_pairs(here)) & set(_pairs(there))) / len(here)
+            self.holds(f"all {len(back):,} packages came back", len(back) == len(packages))
+            self.holds(f"{same:.0%} of the answers are the same", same >= 0.95)
 
 
 # ----------------------------------------------------------------------------- printing
