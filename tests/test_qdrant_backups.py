@@ -408,6 +408,14 @@ def test_the_shell_ends_with_1_when_one_collection_failed(server, backup):
     assert "has SHA-256" in done.output
 
 
+def test_a_backup_of_a_server_is_not_one_of_collections(backup, tmp_path):
+    done = run("restore", str(backup), str(tmp_path / "root"))
+
+    assert done.exit_code == 1
+    assert "is a backup of a Qdrant server" in done.output
+    assert "restore it to qdrant://HOST" in done.output
+
+
 @pytest.mark.parametrize(
     "arguments",
     [("backup", "qdrant://h", "x", "--keep-last", "3"), ("restore", "x", "qdrant://h", "--dry-run")],

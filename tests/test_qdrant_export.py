@@ -402,6 +402,47 @@ def test_trap_19_the_archive_says_optimizer_and_the_request_optimizers(url):
     assert "optimizer_config" not in creation_body(config)
 
 
+# --------------------------------------------------- what the engine does, and we provide for
+
+
+@pytest.fixture
+def shard(tmp_path):
+    (tmp_path / "shard").mkdir()
+    config = edge.EdgeConfig(vectors=edge.EdgeVectorParams(2, edge.Distance.Cosine), wal_enabled=False)
+    made = edge.EdgeShard.create(str(tmp_path / "shard"), config)
+    yield made
+    made.close()
+
+
+def put(shard, id, vector, payload):
+    shard.update(edge.UpdateOperation.upsert_points([edge.Point(id, vector, payload)]))
+
+
+def test_the_engine_stores_a_payload_that_it_cannot_read_again(shard):
+    put(shard, 1, [1, 0], {"a": json.loads("[" * 126 + "]" * 126)})
+    put(shard, 2, [1, 0], {"a": json.loads("[" * 127 + "]" * 127)})
+
+    assert shard.retrieve([1], True, False)[0].payload["a"]
+    with pytest.raises(Exception, match="recursion limit exceeded"):
+        shard.retrieve([2], True, False)
+
+
+def test_the_engine_reads_some_doubles_as_their_neighbour(shard):
+    largest_but_one = 1.7976931348623155e308
+    put(shard, 1, [1, 0], {"x": largest_but_one})
+
+    assert shard.retrieve([1], True, False)[0].payload["x"] == np.nextafter(largest_but_one, np.inf)
+
+
+def test_the_engine_loses_long_cosine_vectors_and_leaves_short_ones(shard):
+    put(shard, 1, [3e30, 4e30], {})
+    put(shard, 2, [3e-20, 4e-20], {})
+    found = {r.id: r.vector for r in shard.retrieve([1, 2], False, True)}
+
+    assert found[1] == [0.0, 0.0]
+    assert found[2] == [float(np.float32(3e-20)), float(np.float32(4e-20))]
+
+
 # ----------------------------------------------------------------------------- any points
 
 PHASES = (Phase.explicit, Phase.reuse, Phase.generate)

@@ -3,6 +3,7 @@
 import json
 import logging
 import socket
+import sys
 
 import numpy as np
 import pytest
@@ -123,6 +124,13 @@ def test_a_wrong_key_is_said_to_be_wrong():
 def test_the_connection_is_tested_by_asking(server):
     with open_server(server) as found:
         assert found.version() == "1.20.0"
+
+
+def test_without_the_extra_one_line_says_what_to_install(monkeypatch):
+    monkeypatch.setitem(sys.modules, "httpx", None)
+    with pytest.raises(vd.MissingDependencyError, match="talking to a Qdrant server needs") as caught:
+        Server(Address.parse("qdrant://h"))
+    assert caught.value.hint == "pip install 'vecdataset[qdrant]'"
 
 
 def test_a_server_that_is_none_is_noticed(server):

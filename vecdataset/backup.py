@@ -253,8 +253,9 @@ def _restore_aliases(source: Catalog, root: Catalog, restored: set[str]) -> None
 
 def read_manifest(source: Catalog) -> list[Outcome]:
     """Return what a backup says it holds."""
+    body = _read(source)
     try:
-        return [Outcome(**entry) for entry in _read(source)["collections"]]
+        return [Outcome(**entry) for entry in body["collections"]]
     except (ValueError, KeyError, TypeError) as exc:
         raise CorruptionError(f"{MANIFEST} of {source.url} does not parse: {exc}") from exc
 
@@ -273,6 +274,11 @@ def _read(source: Catalog) -> dict[str, Any]:
         raise CorruptionError(f"{MANIFEST} of {source.url} does not parse: {exc}") from exc
     if not isinstance(body, dict) or not isinstance(body.get("aliases", {}), dict):
         raise CorruptionError(f"{MANIFEST} of {source.url} does not parse: no backup writes this")
+    if "qdrant" in body and "collections" not in body:
+        raise InvalidInputError(
+            f"{source.url} is a backup of a Qdrant server, not of collections",
+            hint="restore it to qdrant://HOST, or import its .snapshot files",
+        )
     return body
 
 
