@@ -19,7 +19,16 @@ from vecdataset.formats.qdrant.tracker import TrackerError, has_tracker, live_po
 from vecdataset.formats.qdrant.unpack import Unpacked
 from vecdataset.formats.qdrant.wal import Wal, read_wal
 
-__all__ = ["Anatomy", "Collection", "Problem", "Segment", "Shard", "dissect", "is_needed_to_look"]
+__all__ = [
+    "Anatomy",
+    "Collection",
+    "Problem",
+    "Segment",
+    "Shard",
+    "dissect",
+    "is_needed_to_import",
+    "is_needed_to_look",
+]
 
 MAX_JSON_BYTES: Final = 32 << 20
 Storage = Literal["files", "rocksdb", "hybrid", "unknown"]
@@ -27,6 +36,10 @@ Kind = Literal["collection", "shard", "full storage"]
 
 _FACTS: Final = re.compile(
     r"(?:.+/)?(?:[^/]+\.json|version\.info|wal/[^/]+|(?:mutable_)?id_tracker\.[^/]+|segments/.+/status\.dat)"
+)
+_DERIVED: Final = re.compile(
+    r"(?:.+/)?segments/[^/]+/"
+    r"(?:vector_index[^/]*/(?:graph\.bin|links[^/]*|hnsw_config\.json)|vector_storage[^/]*/quantized\.[^/]+)"
 )
 _WITHOUT_LOG: Final = (
     "ignore_wal=True (shell: --format-option ignore_wal=true) imports what the segments hold"
@@ -121,6 +134,11 @@ class Anatomy:
     sha256: str
     size_bytes: int
     """Of the files, holes not counted."""
+
+
+def is_needed_to_import(path: str) -> bool:
+    """Return whether a file holds something of the points, not a graph or a copy of them."""
+    return _DERIVED.fullmatch(path) is None
 
 
 def is_needed_to_look(path: str) -> bool:

@@ -52,7 +52,7 @@ def read_all(source: Source, *, ignore_wal: bool = False, ignore_missing_shards:
     ignored = frozenset(name for name, wanted in given.items() if wanted)
     folder = tempfile.TemporaryDirectory(prefix="vecdataset-qdrant-")
     try:
-        unpacked = unpack(source.file, Path(folder.name), where=source.name)
+        unpacked = unpack(source.file, Path(folder.name), where=source.name, keep=look.is_needed_to_import)
         losses = _verified(source, unpacked)
         found = look.dissect(unpacked, where=source.name)
         parts = [_Part(c, folder.name, source.name, ignored, losses) for c in found.collections]

@@ -76,6 +76,7 @@ class LoadedShard:
         self._ours = dict(names)
         self._where = where
         self._edge = edge()
+        _lighten(folder)
         with engine_errors(where):
             self._shard: Any = self._edge.EdgeShard.load(str(folder))
             # What the log brought reaches the files that are read here.
@@ -260,6 +261,24 @@ class LoadedShard:
                 same = have == want if have is None or want is None else np.array_equal(have, want)
                 if not same:
                     raise _OtherLayoutError(f"vector {theirs or 'vector'!r} of point {records[row].id}")
+
+
+def _lighten(folder: Path) -> None:
+    """Take graphs and quantized copies out of what the engine will load, and vectors out of its memory.
+
+    An import asks neither, and the engine would hold both in memory. They are not even unpacked. Sparse
+    vectors keep their index.
+    """
+    for path in folder.glob("segments/*/segment.json"):
+        try:
+            segment = json.loads(path.read_bytes())
+            for params in segment["config"]["vector_data"].values():
+                params["index"] = {"type": "plain", "options": {}}
+                params["quantization_config"] = None
+                params["storage_type"] = str(params["storage_type"]).removeprefix("InRam")
+        except (ValueError, KeyError, TypeError, AttributeError):
+            continue  # the engine says what is wrong with it
+        path.write_text(json.dumps(segment))
 
 
 class _OtherLayoutError(Exception):
