@@ -11,9 +11,16 @@ import uuid
 from dataclasses import dataclass
 from pathlib import Path
 
+import hypothesis
 import pytest
 
 sys.path.insert(0, str(Path(__file__).parent))
+
+# The same examples in every run: what fails for one fails for all. `--hypothesis-profile=wander` looks for others.
+hypothesis.settings.register_profile("settled", derandomize=True, deadline=None)
+hypothesis.settings.register_profile("wander", derandomize=False, deadline=None)
+hypothesis.settings.load_profile("settled")
+
 PLUGINS = Path(__file__).parent / "plugins"
 
 

@@ -157,7 +157,11 @@ def test_a_wrong_command_line_exits_with_2(books, arguments):
         (("index", "books", "--kind", "tree"), "'tree'", "ivf_rq"),
         (("index", "books", "--param", "mm=3"), "'mm'", "did you mean"),
         (("undrop", "books"), "is not dropped", ""),
-        (("info", "ftp://x/y"), "'ftp' is not supported yet", "s3"),
+        (
+            ("info", "s4://x/y"),
+            "the scheme 's4' is known neither to Lance nor to fsspec",
+            "supported schemes",
+        ),
     ],
 )
 def test_a_failure_is_one_sentence_and_a_hint_on_standard_error(books, arguments, said, hint):
