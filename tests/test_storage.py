@@ -97,6 +97,11 @@ def test_the_schemes_that_look_like_an_unknown_one_are_named():
     assert "'sftp'" in caught.value.hint
 
 
+def test_every_scheme_of_a_built_in_route_is_a_name_of_it():
+    for route in storage.filesystems:
+        assert {storage.filesystems.get(s).name for s in route.schemes} <= {route.name}
+
+
 def test_a_wrapper_of_nothing_is_refused():
     with pytest.raises(NotSupportedError, match="says nothing of what it wraps"):
         resolve("dir://books")

@@ -151,7 +151,14 @@ class Registry(Generic[T]):
         return len(self.names())
 
     def __iter__(self) -> Iterator[T]:
-        for entry in self._entries():
+        yield from self._working(self._entries())
+
+    def strangers(self) -> Iterator[T]:
+        """Yield the plugins of other distributions that load; no built-in is loaded for it."""
+        yield from self._working(list(self._scan()[0].values()))
+
+    def _working(self, entries: list[_Entry]) -> Iterator[T]:
+        for entry in entries:
             try:
                 plugin = self._load(entry)
             except (PluginError, MissingDependencyError) as error:

@@ -96,7 +96,14 @@ filesystems: Final[Registry[FileSystem]] = Registry(
         "az": "vecdataset.storage.clouds:AzureFileSystem",
         "hf": "vecdataset.storage.clouds:HubFileSystem",
     },
-    aliases={"file": "local", "shared-memory": "memory", "s3a": "s3"},
+    aliases={
+        "file": "local",
+        "shared-memory": "memory",
+        "s3a": "s3",
+        "gcs": "gs",
+        "abfs": "az",
+        "abfss": "az",
+    },
     protocol=FileSystem,
 )
 """Every route, by name."""

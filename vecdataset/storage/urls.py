@@ -262,17 +262,17 @@ def _route(scheme: str) -> FileSystem | None:
     """Return the route that claims a scheme; None when fsspec knows it and no route does."""
     if scheme in filesystems:
         return filesystems.get(scheme)
-    known: list[str] = []
-    for route in filesystems:
+    # Every scheme of a built-in is a name or an alias: none of them needs to be loaded to know.
+    for route in filesystems.strangers():
         if scheme in route.schemes:
             return route
-        known += route.schemes
     from vecdataset.storage.bridge.sources import known_protocol
 
     if known_protocol(scheme):
         return None
     from fsspec import available_protocols
 
+    known = [s for route in filesystems for s in route.schemes]
     raise NotSupportedError(
         f"the scheme {scheme!r} is known neither to Lance nor to fsspec",
         hint=did_you_mean(scheme, {*known, *available_protocols()}, what="supported schemes"),
