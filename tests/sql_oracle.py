@@ -252,6 +252,14 @@ def facet(key, k=10, where=None):
     return sorted(([v, n] for v, n in counts.items() if v is not None), key=lambda r: (-r[1], r[0]))[:k]
 
 
+def grouped(hits, key, k, size):
+    """Return the best `size` of the best `k` groups, group by group."""
+    groups = {}
+    for hit in hits:
+        groups.setdefault(hit[key], []).append(hit)
+    return [hit for group in list(groups.values())[:k] for hit in group[:size]]
+
+
 def rows(points, names):
     """Return columns of points as rows; floats in four digits after the point."""
     out = [[p[name] for name in names.split()] for p in points]
@@ -326,7 +334,7 @@ NAMES = {
         f.__name__: f
         for f in (
             matching, count, nearest, near, recommend, discover, context, text, rrf, rsf, scroll, ordered,
-            get, facet, rows, each, shelved, sparse, late, on_shelf, cosine, cut,
+            get, facet, rows, grouped, each, shelved, sparse, late, on_shelf, cosine, cut,
         )
     },
     "np": np,
