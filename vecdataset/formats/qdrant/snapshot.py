@@ -39,6 +39,8 @@ if TYPE_CHECKING:
 __all__ = ["write_snapshot"]
 
 BATCH: Final = 1_000
+FLUSH_EVERY: Final = 50
+"""Batches: what is not flushed the engine keeps in memory (81 MB for 400,000 points, and 48 MB with this)."""
 _PAGE: Final = 10_000
 _SHARD: Final = "0"
 _PEER: Final = 1
@@ -141,9 +143,11 @@ def _fill(
     folder.mkdir()
     shard = engine.EdgeShard.create(str(folder), config)
     try:
-        for records in points:
+        for number, records in enumerate(points, 1):
             _check_space(folder, 0)
             shard.update(engine.UpdateOperation.upsert_points(_edge_points(engine, records, sparse)))
+            if number % FLUSH_EVERY == 0:
+                shard.flush()
         shard.flush()
     finally:
         shard.close()
