@@ -665,6 +665,7 @@ def test_a_batch_larger_than_the_merge_memory_of_lance_goes_in_beside_an_index_o
 # -------------------------------------------------------------------------- small commits
 
 
+@pytest.mark.slow
 def test_small_commits_do_not_leave_small_fragments(books):
     for i in range(70):
         books.upsert([{"id": 100 + i, "vector": [i, i], "n": i}])

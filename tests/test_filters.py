@@ -88,6 +88,7 @@ def test_a_radius_may_come_in_metres_and_whole_words():
     }
 
 
+@pytest.mark.slow
 def test_models_of_the_qdrant_client_are_taken():
     models = pytest.importorskip("qdrant_client", reason="the models come with qdrant-client").models
     match = models.FieldCondition(key="a", match=models.MatchExcept(**{"except": ["x"]}))
@@ -217,6 +218,7 @@ def test_a_filter_cannot_be_changed_and_can_be_sent():
 quick = settings(max_examples=150, deadline=None, derandomize=True, suppress_health_check=list(HealthCheck))
 
 
+@pytest.mark.slow
 @quick
 @given(spec=qdrant_filters)
 def test_json_survives_being_written_and_read_again(spec):

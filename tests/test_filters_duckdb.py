@@ -163,6 +163,7 @@ def matched(text: str) -> list[int]:
 SLACK = list(HealthCheck)
 
 
+@pytest.mark.slow
 @settings(max_examples=150, deadline=None, derandomize=True, suppress_health_check=SLACK)
 @given(text=conditions)
 def test_sql_text_matches_what_duckdb_finds(table, text):

@@ -289,6 +289,7 @@ def _disagrees(spec) -> bool:
     return any(o in text for o in odd)
 
 
+@pytest.mark.slow
 @quick
 @given(spec=filters.filter(lambda f: not _disagrees(f)))
 def test_a_filter_matches_what_local_mode_finds(local, spec):

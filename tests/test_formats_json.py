@@ -286,6 +286,7 @@ class Trickle(io.RawIOBase):
         return self._data.read(self._step)
 
 
+@pytest.mark.slow
 @settings(max_examples=200, deadline=None)
 @given(rows=records, step=st.integers(1, 40), ascii=st.booleans(), indent=st.none() | st.integers(0, 2))
 def test_documents_are_read_the_same_in_whatever_pieces_they_come(rows, step, ascii, indent):

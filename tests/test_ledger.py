@@ -86,6 +86,7 @@ def test_versions_say_what_was_done_by_whom_and_why(books):
     assert all(v["tool"].startswith("vecdataset ") and v["user"] for v in last)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", ["memory", "s3"])
 def test_other_stores_keep_the_deeds_and_no_digests(kind, request):
     store = request.getfixturevalue("s3") if kind == "s3" else None

@@ -99,6 +99,7 @@ def test_the_snapshots_on_the_server_are_removed_unless_they_are_to_stay(server,
     assert len(list(server.snapshots("books").glob("*.snapshot"))) == 1
 
 
+@pytest.mark.slow
 def test_a_backup_goes_to_a_bucket_and_comes_back(server, s3):
     url = f"{s3.url}/backups/monday"
     back_up(server.url, url, target_options=s3.options)
@@ -380,6 +381,7 @@ def run(*arguments):
     return CliRunner().invoke(main, list(arguments), catch_exceptions=False)
 
 
+@pytest.mark.slow
 def test_the_shell_backs_up_lists_and_restores(server, tmp_path):
     folder = str(tmp_path / "b")
     made = run("backup", server.url, folder)

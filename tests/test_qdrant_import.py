@@ -132,6 +132,7 @@ def test_without_the_log_those_updates_are_not_there(tmp_path):
     assert sorted(stored(loaded(data, tmp_path))) == list(range(10))
 
 
+@pytest.mark.slow
 def test_the_points_of_all_shards_come_together(tmp_path):
     folders = [make_shard(tmp_path / str(i), few(start=100 * i), ONE) for i in range(3)]
     data = pack_collection(folders, collection_config(ONE, shards=3))

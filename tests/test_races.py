@@ -204,6 +204,7 @@ RACES = [("upsert", "upsert"), ("insert", "insert"), ("insert", "upsert"), ("loa
 names = pytest.mark.parametrize("verbs", RACES, ids="/".join)
 
 
+@pytest.mark.slow
 @names
 def test_two_processes_that_race_for_new_ids_make_each_once(pair, tmp_path, verbs):
     outcomes, tables = run_race(pair, tmp_path, verbs, rounds=4)
@@ -495,6 +496,7 @@ def check_after_kill(url, expected, patched, first):
     return set(rows)
 
 
+@pytest.mark.slow
 def test_a_collection_opens_after_its_writer_was_killed_and_has_what_was_acknowledged(tmp_path):
     assert kill_writers(str(tmp_path / "books"), kills=2, seed=1) > 0
 

@@ -61,6 +61,7 @@ def test_every_operation_works_on_s3(s3):
     assert again.at(first).get([1]).to_pylist()[0]["n"] == 1
 
 
+@pytest.mark.slow
 def test_a_catalog_on_s3_lists_renames_drops_and_brings_back(s3):
     filled(s3, "lake/books")
     catalog = vd.Catalog(f"{s3.url}/lake", storage_options=s3.options)

@@ -121,6 +121,7 @@ def test_restore_into_another_name_refuses_what_stands_there(books):
     assert len(restored) == len(before) + 1
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", ["local", "memory", "s3"])
 def test_a_copy_is_bit_for_bit_and_a_second_one_moves_only_new_files(books, tmp_path, kind, request):
     options = None

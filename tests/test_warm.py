@@ -373,6 +373,7 @@ def test_an_empty_collection_fills_while_it_is_held(tmp_path):
     assert handle.search([0, 1])["id"].to_pylist() == ["b", "a"]
 
 
+@pytest.mark.slow
 def test_readers_see_whole_commits_while_they_are_written(pair):
     writer, reader = pair
     ids, done, wrong = list(range(100, 160)), threading.Event(), []
