@@ -1395,7 +1395,8 @@ class Collection:
     def noted(self, note: str) -> Iterator[None]:
         """Keep a text for people with every version that this thread makes in the block.
 
-        >>> books = create("memory://noted", vectors=VectorParams(size=2))
+        >>> import vecdataset as vd
+        >>> books = vd.create("memory://doc-noted/books", vectors=vd.VectorParams(size=2))
         >>> with books.noted("the spring list"):
         ...     _ = books.upsert([{"id": 1, "vector": [0, 1]}])
         >>> books.versions()["note"].to_pylist()[-1]
