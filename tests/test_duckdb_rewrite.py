@@ -106,6 +106,7 @@ def where(rng, depth=2):
     return f"({where(rng, depth - 1)} {rng.choice(['AND', 'OR'])} {where(rng, depth - 1)})"
 
 
+@pytest.mark.slow
 def test_any_where_keeps_its_rows(con):
     rng = random.Random(11)
     rewritten = 0
