@@ -30,6 +30,7 @@ LAYERS = [
     "indexes",
     "selectivity",
     "graphs",
+    "idmap",
     "held",
     "warm",
     "reader",

@@ -22,6 +22,7 @@ from vecdataset.filters.conditions import HasVector
 from vecdataset.filters.masks import MaskRows
 from vecdataset.filters.tree import walk
 from vecdataset.graphs import Graph
+from vecdataset.idmap import IdPositions
 from vecdataset.schema import EXTRA, CollectionSchema
 
 Places = tuple[np.ndarray | None, ...]
@@ -100,14 +101,9 @@ class Part:
         return here, at[here]
 
     @cached_property
-    def by_id(self) -> Mapping[Any, int] | tuple[np.ndarray, np.ndarray]:
-        """Where each id stands: a dict of texts, or sorted integers with their positions."""
-        ids = self.block.table["id"].combine_chunks()
-        if pa.types.is_string(ids.type):
-            return {text: at for at, text in enumerate(ids.to_pylist())}
-        values = ids.to_numpy()
-        order = np.argsort(values, kind="stable")
-        return values[order], order
+    def by_id(self) -> IdPositions:
+        """Where each id stands."""
+        return IdPositions(self.block.table["id"].combine_chunks())
 
 
 class Held:
@@ -254,16 +250,9 @@ class Held:
         """Return row ids of stored ids, as far as they are there."""
         found: dict[Any, int] = {}
         for part in self.parts:
-            index, rows, live = part.by_id, part.block.rows, part.live
-            for value in ids:
-                if isinstance(index, Mapping):
-                    at = index.get(value)
-                else:
-                    sorted_ids, order = index
-                    place = int(np.searchsorted(sorted_ids, np.uint64(value)))
-                    same = place < len(order) and int(sorted_ids[place]) == value
-                    at = int(order[place]) if same else None
-                if at is not None and (live is None or live[at]):
+            rows, live = part.block.rows, part.live
+            for value, at in part.by_id.find(ids).items():
+                if live is None or live[at]:
                     found[value] = int(rows[at])
         return found
 

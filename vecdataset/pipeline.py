@@ -82,8 +82,22 @@ class Ranked:
     how: str = ""
     """For the plan: what found them."""
     candidates: int | None = None
+    along: pa.Table | None = None
+    """The columns that were asked for, row for row, where the rows came with them."""
     plan: StepPlan | None = None
     """Set by `run`."""
+
+    def part(self, keep: slice | np.ndarray) -> Ranked:
+        """Return some of the rows: a window, where a mask is true, or by position."""
+        along = self.along
+        if isinstance(keep, slice):
+            start, stop, _ = keep.indices(len(self.rows))
+            if (start, stop) == (0, len(self.rows)):
+                return self
+            along = None if along is None else along.slice(start, max(0, stop - start))
+        elif along is not None:
+            along = along.filter(keep) if keep.dtype == bool else along.take(keep)
+        return replace(self, rows=self.rows[keep], scores=self.scores[keep], along=along)
 
 
 NO_ROWS: Final = np.zeros(0, np.uint64)
@@ -92,11 +106,13 @@ NO_ROWS: Final = np.zeros(0, np.uint64)
 # -------------------------------------------------------------------------- running
 
 
-def run(reader: Reader, step: Step, *, inherited: Filter | None = None) -> Ranked:
+def run(
+    reader: Reader, step: Step, *, inherited: Filter | None = None, columns: Sequence[str] = ()
+) -> Ranked:
     """Answer one step: at most `limit` rows after `offset`, best first, with the plan.
 
     A step's filter holds for its prefetches too, and points that are its examples are no hits of
-    theirs either, as in Qdrant.
+    theirs either, as in Qdrant. `columns` of the rows come along where an index finds them anyway.
     """
     started = time.perf_counter()
     filter = _both(inherited, step.filter)
@@ -112,7 +128,7 @@ def run(reader: Reader, step: Step, *, inherited: Filter | None = None) -> Ranke
             selection = Selection(None, found, "prefetch")
         else:
             selection = reader.select(filter)
-        ranked, how = _rank(reader, step, selection, lists), selection.how
+        ranked, how = _rank(reader, step, selection, lists, columns), selection.how
     ranked = _cut(ranked, step)
     plan = StepPlan(
         kind=_kind(step.rank),
@@ -126,8 +142,8 @@ def run(reader: Reader, step: Step, *, inherited: Filter | None = None) -> Ranke
     return replace(ranked, plan=plan)
 
 
-def run_all(reader: Reader, steps: Sequence[Step]) -> list[Ranked]:
-    """Answer several steps; nearest searches that differ in the vector alone share one call."""
+def run_all(reader: Reader, steps: Sequence[Step], *, columns: Sequence[str] = ()) -> list[Ranked]:
+    """Answer several steps as `run` does; nearest searches that differ in the vector alone share one call."""
     out: dict[int, Ranked] = {}
     together: dict[Any, list[int]] = {}
     for at, step in enumerate(steps):
@@ -135,13 +151,13 @@ def run_all(reader: Reader, steps: Sequence[Step]) -> list[Ranked]:
             key = (step.using, step.filter, step.params, id(step.lookup))
             together.setdefault(key, []).append(at)
         else:
-            out[at] = run(reader, step)
+            out[at] = run(reader, step, columns=columns)
     for places in together.values():
-        out.update(zip(places, _run_nearest(reader, [steps[at] for at in places]), strict=True))
+        out.update(zip(places, _run_nearest(reader, [steps[at] for at in places], columns), strict=True))
     return [out[at] for at in range(len(steps))]
 
 
-def _run_nearest(reader: Reader, steps: Sequence[Step]) -> list[Ranked]:
+def _run_nearest(reader: Reader, steps: Sequence[Step], columns: Sequence[str]) -> list[Ranked]:
     started = time.perf_counter()
     first = steps[0]
     selection = reader.select(first.filter)
@@ -150,14 +166,15 @@ def _run_nearest(reader: Reader, steps: Sequence[Step]) -> list[Ranked]:
     vectors = examples.add([step.rank.vector for step in steps if isinstance(step.rank, Nearest)])
     # An example given by id is no hit of its own: one more is asked for.
     limit = max(step.offset + step.limit for step in steps) + int(any(r is not None for r in examples.rows))
-    found = own.nearest(vectors, selection, limit=limit, params=first.params)
+    found = own.nearest(vectors, selection, limit=limit, params=first.params, columns=columns)
     elapsed_ms = (time.perf_counter() - started) * 1e3
     shared = "" if len(steps) == 1 else f", one call for {len(steps)} queries"
-    out = []
+    out, start = [], 0
     for step, (rows, scores), own_row in zip(steps, found.hits, examples.rows, strict=True):
-        keep = slice(None) if own_row is None else rows != own_row
-        ranked = Ranked(rows=rows[keep], scores=scores[keep], larger_is_better=own.higher_is_better)
-        ranked = _cut(ranked, step)
+        along = None if found.along is None else found.along.slice(start, len(rows))
+        start += len(rows)
+        ranked = Ranked(rows=rows, scores=scores, larger_is_better=own.higher_is_better, along=along)
+        ranked = _cut(ranked if own_row is None else ranked.part(rows != own_row), step)
         plan = StepPlan(
             kind="nearest",
             how=found.how + shared,
@@ -209,13 +226,12 @@ def _cut(ranked: Ranked, step: Step) -> Ranked:
     scored = not isinstance(step.rank, Order | Sample) and (step.rank is not None or step.prefetch)
     if step.score_threshold is not None and scored:
         ranked = _above(ranked, step.score_threshold)
-    window = slice(step.offset, step.offset + step.limit)
-    return replace(ranked, rows=ranked.rows[window], scores=ranked.scores[window])
+    return ranked.part(slice(step.offset, step.offset + step.limit))
 
 
 def _above(ranked: Ranked, threshold: float) -> Ranked:
     keep = ranked.scores >= threshold if ranked.larger_is_better else ranked.scores <= threshold
-    return replace(ranked, rows=ranked.rows[keep], scores=ranked.scores[keep])
+    return ranked.part(keep)
 
 
 def _fused(fusion: Fusion, lists: Sequence[Ranked]) -> Ranked:
@@ -233,7 +249,9 @@ def _fused(fusion: Fusion, lists: Sequence[Ranked]) -> Ranked:
     return Ranked(rows=rows, scores=scores, how=f"{len(lists)} lists as one", candidates=len(rows))
 
 
-def _rank(reader: Reader, step: Step, selection: Selection, lists: Sequence[Ranked]) -> Ranked:
+def _rank(
+    reader: Reader, step: Step, selection: Selection, lists: Sequence[Ranked], columns: Sequence[str]
+) -> Ranked:
     rank, limit = step.rank, step.offset + step.limit
     if rank is None:
         return _by_id(reader, selection, limit)
@@ -253,9 +271,9 @@ def _rank(reader: Reader, step: Step, selection: Selection, lists: Sequence[Rank
     own = space(reader, step.using)
     examples = Examples(reader, own, step.lookup)
     if isinstance(rank, Nearest):
-        return _nearest(step, rank, own, examples, selection, limit)
+        return _nearest(step, rank, own, examples, selection, limit, columns)
     if isinstance(rank, Recommend):
-        return _recommend(step, rank, own, examples, selection, limit)
+        return _recommend(step, rank, own, examples, selection, limit, columns)
     assert isinstance(rank, Discover)
     return _discover(rank, own, examples, selection, limit)
 
@@ -279,11 +297,17 @@ def _sampled(reader: Reader, rank: Sample, selection: Selection, limit: int) -> 
 
 
 def _nearest(
-    step: Step, rank: Nearest, own: Space, examples: Examples, selection: Selection, limit: int
+    step: Step,
+    rank: Nearest,
+    own: Space,
+    examples: Examples,
+    selection: Selection,
+    limit: int,
+    columns: Sequence[str],
 ) -> Ranked:
     (example,) = examples.add([rank.vector])
     if rank.diversity is None:
-        return _by_example(step, own, example, examples, selection, limit)
+        return _by_example(step, own, example, examples, selection, limit, columns)
     candidates = limit if rank.candidates is None else rank.candidates
     found = _by_example(step, own, example, examples, selection, candidates)
     if step.score_threshold is not None:
@@ -293,37 +317,50 @@ def _nearest(
     relevance, between = own.between(found.rows, example)
     order = scoring.mmr(relevance, between, diversity=rank.diversity, limit=limit)
     how = f"{len(found.rows):,} candidates by {found.how}"
-    return replace(found, rows=found.rows[order], scores=found.scores[order], how=how)
+    return replace(found.part(order), how=how)
 
 
 def _by_example(
-    step: Step, own: Space, example: Any, examples: Examples, selection: Selection, limit: int
+    step: Step,
+    own: Space,
+    example: Any,
+    examples: Examples,
+    selection: Selection,
+    limit: int,
+    columns: Sequence[str] = (),
 ) -> Ranked:
     # Examples given by id are no hits: as many more are asked for.
     exclude = examples.own_rows
-    found = own.nearest([example], selection, limit=limit + len(exclude), params=step.params)
+    found = own.nearest([example], selection, limit=limit + len(exclude), params=step.params, columns=columns)
     ((rows, scores),) = found.hits
-    if len(exclude):
-        keep = ~np.isin(rows, exclude)
-        rows, scores = rows[keep], scores[keep]
-    return Ranked(
-        rows=rows[:limit],
-        scores=scores[:limit],
+    ranked = Ranked(
+        rows=rows,
+        scores=scores,
         larger_is_better=own.higher_is_better,
         how=found.how,
         candidates=found.compared,
+        along=found.along,
     )
+    if not len(exclude):
+        return ranked
+    return ranked.part(np.flatnonzero(~np.isin(rows, exclude))[:limit])
 
 
 def _recommend(
-    step: Step, rank: Recommend, own: Space, examples: Examples, selection: Selection, limit: int
+    step: Step,
+    rank: Recommend,
+    own: Space,
+    examples: Examples,
+    selection: Selection,
+    limit: int,
+    columns: Sequence[str],
 ) -> Ranked:
     if not len(rank.positive) and not len(rank.negative):
         raise InvalidInputError("recommend needs at least one example")
     both, cut = examples.add([*rank.positive, *rank.negative]), len(rank.positive)
     positive, negative = both[:cut], both[cut:]
     if rank.strategy == "average_vector":
-        return _by_example(step, own, own.average(positive, negative), examples, selection, limit)
+        return _by_example(step, own, own.average(positive, negative), examples, selection, limit, columns)
     rule = scoring.best_score if rank.strategy == "best_score" else scoring.sum_scores
 
     def score(s: np.ndarray) -> np.ndarray:
@@ -445,12 +482,14 @@ def answer(
     """
     started = time.perf_counter()
     names, keys = reader.output(columns, with_vectors=with_vectors)
-    ranked = run_all(reader, steps)
+    wanted = ["id", *names]
+    ranked = run_all(reader, steps, columns=wanted)
     index = np.repeat(np.arange(len(ranked), dtype=np.int32), [len(r.rows) for r in ranked])
     rows = np.concatenate([NO_ROWS, *(r.rows for r in ranked)])
     scores = np.concatenate([np.zeros(0), *(r.scores for r in ranked)])
     turned = [distances_of(reader, step, r) for step, r in zip(steps, ranked, strict=True)]
-    taken = reader.take(rows, ["id", *names])
+    along = [r.along for r in ranked if r.along is not None]
+    taken = pa.concat_tables(along) if len(along) == len(ranked) > 0 else reader.take(rows, wanted)
     table = taken.add_column(1, "score", pa.array(scores.astype(np.float32)))
     table = table.add_column(2, "_distance", pa.array(np.concatenate([np.zeros(0), *turned]), pa.float32()))
     table = reader.shape(table.add_column(0, "query_index", pa.array(index)), keys)

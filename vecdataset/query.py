@@ -148,26 +148,17 @@ def search(reader: Reader, query: Query, *, explain: bool = False) -> ScoredPoin
     )
 
 
-def nearest_rows(
-    reader: Reader, query: Query, selection: Selection
-) -> tuple[list[tuple[np.ndarray, np.ndarray]], Plan]:
-    """Return row ids and distances of the nearest `limit` rows of each query, and how they were found.
-
-    For steps that score or fuse again before any payload is read; `offset`, `columns`, `exclude` and
-    `score_threshold` of the query are the caller's business.
-    """
-    hits, plan, _ = nearest_points(reader, query, selection, ())
-    return hits, plan
-
-
 def nearest_points(
     reader: Reader, query: Query, selection: Selection, columns: Sequence[str]
 ) -> tuple[list[tuple[np.ndarray, np.ndarray]], Plan, pa.Table | None]:
-    """Return what `nearest_rows` returns, and `columns` of the hits where they cost next to nothing.
+    """Return the nearest `limit` rows of each query, for steps that score or fuse before payload is read.
+
+    `offset`, `columns`, `exclude` and `score_threshold` of the query are the caller's business.
 
     Returns:
-        Also a table with a row for each hit, in their order, where the index read them along; None where
-        they were found by comparing, and would have to be taken.
+        Row ids and distances a query, nearest first; how they were found; and `columns` of the hits, in
+        their order, where the index read them along: None where the rows were found by comparing, and
+        would have to be taken.
     """
     params = reader.schema.vectors[query.using]
     plan = _plan(reader, query, params, selection)

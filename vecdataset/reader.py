@@ -21,6 +21,7 @@ from vecdataset.filters.masks import MaskRows, TooSlow
 from vecdataset.filters.tree import walk
 from vecdataset.frames import Frame
 from vecdataset.held import Held, Places
+from vecdataset.idmap import IdMap
 from vecdataset.schema import (
     DEFAULT_THRESHOLD,
     EXTRA,
@@ -94,6 +95,7 @@ class Reader:
         self.full_scan_threshold = int(config.get(f"{CONFIG}full_scan_threshold", DEFAULT_THRESHOLD))
         self.indexing_threshold = int(config.get(f"{CONFIG}indexing_threshold", DEFAULT_THRESHOLD))
         self.dropped_at: str | None = config.get(f"{CONFIG}dropped_at")
+        self._id_map = IdMap(table, self.schema.id_type)
         self._counts: dict[str, int] = {}
         self._pays: dict[LanceFilter, bool] = {}
         self.warm: Warm | None = None
@@ -489,13 +491,28 @@ class Reader:
 
     # -- ids
 
+    def known_rows(self, ids: Sequence[Any]) -> dict[Any, int] | None:
+        """Return row ids of stored ids, as far as they are there; None where memory does not say."""
+        held = self.held
+        return self._id_map.find(ids) if held is None else held.find(ids)
+
+    def rows_of(self, ids: pa.Array | pa.ChunkedArray) -> dict[Any, int]:
+        """Return row ids of stored ids, as far as they are there."""
+        known = self.known_rows(ids.to_pylist())
+        if known is not None:
+            return known
+        found: dict[Any, int] = {}
+        for sql in self.id_literals(ids):
+            table = self.table.read(["id", "_rowid"], filter=sql)
+            found.update(zip(table["id"].to_pylist(), table["_rowid"].to_pylist(), strict=True))
+        return found
+
     def by_ids(self, ids: pa.Array, columns: Sequence[str]) -> pa.Table:
         """Return the points of stored ids, in their order, each once; ids that are not there are absent."""
-        held = self.held
         wanted = list(dict.fromkeys(ids.to_pylist()))
-        if held is not None and columns and held.has(columns):
-            places = held.find(wanted)
-            rows = [places[value] for value in wanted if value in places]
+        known = self.known_rows(wanted)
+        if known is not None:
+            rows = [known[value] for value in wanted if value in known]
             return self.take(np.array(rows, np.uint64), columns)
         found = pa.concat_tables([self.table.read(columns, filter=sql) for sql in self.id_literals(ids)])
         place = {value: at for at, value in enumerate(found["id"].to_pylist())}

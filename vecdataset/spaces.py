@@ -18,10 +18,11 @@ from vecdataset.errors import InvalidInputError, InvalidVectorError, PointNotFou
 from vecdataset.ids import fit_ids
 from vecdataset.indexes import SearchParams
 from vecdataset.postings import Postings
-from vecdataset.query import Query, nearest_rows, query_vectors
+from vecdataset.query import Query, nearest_points, query_vectors
 from vecdataset.reader import Reader, Selection
 from vecdataset.schema import Distance, VectorParams, vector_column
 from vecdataset.sparse import SparseVector, idf
+from vecdataset.vectors import unit
 
 Similarities = Iterator[tuple[np.ndarray, np.ndarray]]
 """Row ids `[n]` and inner similarities `[examples, n]`, batch by batch."""
@@ -37,6 +38,8 @@ class Nearby:
     """For plans."""
     compared: int | None
     """Vectors compared one by one, where that is known."""
+    along: pa.Table | None = None
+    """The columns asked for, a row for each hit, where an index read them along with the hits."""
 
 
 class Space(Protocol):
@@ -55,9 +58,15 @@ class Space(Protocol):
         ...
 
     def nearest(
-        self, examples: Sequence[Any], selection: Selection, *, limit: int, params: SearchParams
+        self,
+        examples: Sequence[Any],
+        selection: Selection,
+        *,
+        limit: int,
+        params: SearchParams,
+        columns: Sequence[str] = (),
     ) -> Nearby:
-        """Return the rows nearest to each example."""
+        """Return the rows nearest to each example, and `columns` of theirs where that costs nothing."""
         ...
 
     def similarities(self, examples: Sequence[Any], selection: Selection) -> Similarities:
@@ -96,16 +105,20 @@ def stored_vectors(reader: Reader, using: str, stored: pa.Array) -> tuple[list[A
     """Return the same for ids as they are stored."""
     column = vector_column(using)
     found: dict[Any, tuple[int, Any]] = {}
-    held = reader.held
-    if held is not None and using in held.vectors:
-        places = held.find(stored.to_pylist())
-        there = held.vectors_of(np.fromiter(places.values(), np.uint64, len(places)), using)
-        found.update(zip(places, zip(places.values(), there, strict=True), strict=True))
+    known = None if reader.schema.id_type is None else reader.known_rows(stored.to_pylist())
+    if known is not None:
+        rows = np.fromiter(known.values(), np.uint64, len(known))
+        held = reader.held
+        if held is not None and using in held.vectors:
+            there = held.vectors_of(rows, using)
+        else:
+            there = reader.take(rows, [column])[column].to_pylist()
+        found.update(zip(known, zip(known.values(), there, strict=True), strict=True))
     elif reader.schema.id_type is not None:
         for sql in reader.id_literals(stored):
             table = reader.table.read(["id", column], filter=sql, row_ids=True)
-            rows = zip(table["_rowid"].to_pylist(), table[column].to_pylist(), strict=True)
-            found.update(zip(table["id"].to_pylist(), rows, strict=True))
+            pairs = zip(table["_rowid"].to_pylist(), table[column].to_pylist(), strict=True)
+            found.update(zip(table["id"].to_pylist(), pairs, strict=True))
     vectors, row_ids = [], []
     for key in stored.to_pylist():
         if key not in found:
@@ -121,11 +134,7 @@ def stored_vectors(reader: Reader, using: str, stored: pa.Array) -> tuple[list[A
 def _stored_as_qdrant(vectors: Any, params: VectorParams) -> np.ndarray:
     """Return float64 `[n, size]`; of length one under Cosine: averages depend on it."""
     matrix = np.array(vectors, np.float64).reshape(-1, params.size)
-    if params.metric is not Distance.COSINE:
-        return matrix
-    norms = np.sqrt((matrix * matrix).sum(axis=1, keepdims=True))
-    scaled: np.ndarray = np.divide(matrix, norms, out=np.zeros_like(matrix), where=norms > 0)
-    return scaled
+    return unit(matrix) if params.metric is Distance.COSINE else matrix
 
 
 def _score(metric: Distance, similarity: np.ndarray) -> np.ndarray:
@@ -162,11 +171,17 @@ class DenseSpace:
         return list(_stored_as_qdrant(values, self._params))
 
     def nearest(
-        self, examples: Sequence[np.ndarray], selection: Selection, *, limit: int, params: SearchParams
+        self,
+        examples: Sequence[np.ndarray],
+        selection: Selection,
+        *,
+        limit: int,
+        params: SearchParams,
+        columns: Sequence[str] = (),
     ) -> Nearby:
         """Search, through the index where one serves; one call for all examples."""
         query = Query(vectors=np.array(examples, np.float32), using=self.name, limit=limit, params=params)
-        found, plan = nearest_rows(self._reader, query, selection)
+        found, plan, along = nearest_points(self._reader, query, selection, columns)
         metric = self._params.metric
         hits = []
         for rows, distance in found:
@@ -177,7 +192,8 @@ class DenseSpace:
         how = f"index {plan.index} ({plan.kind})" if plan.index else f"exact, {plan.reason}"
         if plan.in_memory:
             how = f"in memory, {how}"
-        return Nearby(hits=hits, how=how, compared=None if plan.index else plan.rows_scanned)
+        compared = None if plan.index else plan.rows_scanned
+        return Nearby(hits=hits, how=how, compared=compared, along=along)
 
     def similarities(self, examples: Sequence[np.ndarray], selection: Selection) -> Similarities:
         """Go through the column; float32 arithmetic."""
@@ -247,6 +263,7 @@ class MultiSpace:
         *,
         limit: int,
         params: SearchParams,  # noqa: ARG002  nothing to tune: always exact
+        columns: Sequence[str] = (),  # noqa: ARG002  nothing reads them along
     ) -> Nearby:
         """Score every selected row."""
         hits, compared = [], 0
@@ -339,6 +356,7 @@ class SparseSpace:
         *,
         limit: int,
         params: SearchParams,  # noqa: ARG002  nothing to tune: always exact
+        columns: Sequence[str] = (),  # noqa: ARG002  nothing reads them along
     ) -> Nearby:
         """Add up the postings of the query's terms."""
         allowed = self._allowed(selection)
@@ -403,18 +421,29 @@ def best_rows(
         limit: How many to keep.
         exclude: Row ids that are no hits.
     """
+    own = np.zeros(0, np.uint64) if exclude is None else exclude
+    # Looking for the excluded in every batch costs more than to keep as many more, and to drop them last.
+    most = limit + len(own)
     rows, scores, scored = np.zeros(0, np.uint64), np.zeros(0), 0
+    worst = -np.inf
     for batch_rows, similarity in batches:
-        found = np.asarray(score(similarity), np.float64)
+        found = score(similarity)
         scored += len(found)
-        at = np.arange(len(found))
-        if exclude is not None and len(exclude):
-            at = at[~np.isin(batch_rows, exclude)]
-        if len(at) > limit:
-            # All that are as good as the last one stay: of equal ones, the smallest row ids are hits.
-            turned = -found[at]
-            at = at[~(turned > np.partition(turned, limit - 1)[limit - 1])]
-        rows, scores = np.concatenate([rows, batch_rows[at]]), np.concatenate([scores, found[at]])
-        order = np.lexsort((rows, -scores))[:limit]
+        # All that are as good as the last one stay: of equal ones, the smallest row ids are hits.
+        at = np.flatnonzero(~(found < worst))
+        kept = found[at]
+        kept[np.isnan(kept)] = -np.inf  # two that overflowed, subtracted
+        if len(at) > most:
+            best = kept >= np.partition(kept, len(at) - most)[len(at) - most]
+            at, kept = at[best], kept[best]
+        if not len(at):
+            continue
+        rows, scores = np.concatenate([rows, batch_rows[at]]), np.concatenate([scores, kept])
+        order = np.lexsort((rows, -scores))[:most]
         rows, scores = rows[order], scores[order]
+        if len(rows) == most:
+            worst = scores[-1]
+    if len(own):
+        keep = ~np.isin(rows, own)
+        rows, scores = rows[keep][:limit], scores[keep][:limit]
     return BestRows(rows=rows, scores=scores, scored=scored)

@@ -24,10 +24,14 @@ def normalize(vectors: Any) -> np.ndarray:
     >>> normalize([3.0, 4.0]).tolist()
     [0.6000000238418579, 0.800000011920929]
     """
-    array = np.asarray(vectors, np.float64)
-    norms = np.sqrt((array * array).sum(axis=-1, keepdims=True))
-    scaled: np.ndarray = np.divide(array, norms, out=np.zeros_like(array), where=norms > 0)
-    return scaled.astype(np.float32)
+    return unit(np.asarray(vectors, np.float64)).astype(np.float32)
+
+
+def unit(vectors: np.ndarray) -> np.ndarray:
+    """Return floats `[size]` or `[n, size]` scaled to length one, in their own dtype; zero vectors stay."""
+    norms = np.sqrt((vectors * vectors).sum(axis=-1, keepdims=True))
+    scaled: np.ndarray = np.divide(vectors, norms, out=np.zeros_like(vectors), where=norms > 0)
+    return scaled
 
 
 def fit_vectors(

@@ -289,18 +289,9 @@ def _options(given: Any, known: Sequence[str]) -> dict[str, Any]:
 
 def _found(reader: Reader, table: pa.Table) -> Hits:
     """Return hits that are known by id as row ids of the same version."""
-    place = _places(reader, table["id"])
+    place = reader.rows_of(table["id"])
     rows = np.array([place[i] for i in table["id"].to_pylist()], np.uint64)
     return rows, table["score"].to_numpy(), table["_distance"].to_numpy()
-
-
-def _places(reader: Reader, stored: pa.Array | pa.ChunkedArray) -> dict[Any, int]:
-    place: dict[Any, int] = {}
-    if len(stored):
-        for sql in reader.id_literals(stored):
-            found = reader.table.read(["id", "_rowid"], filter=sql)
-            place.update(zip(found["id"].to_pylist(), found["_rowid"].to_pylist(), strict=True))
-    return place
 
 
 def _page(reader: Reader, *, start: Any, order_by: str | None, limit: int, filter: Any) -> Hits:
@@ -321,6 +312,6 @@ def _got(reader: Reader, ids: Any) -> Hits:
     if reader.schema.id_type is None or not ids:
         return unscored(np.zeros(0, np.uint64))
     stored, _ = fit_ids(ids, reader.schema.id_type, where=reader.where)
-    place = _places(reader, stored)
+    place = reader.rows_of(stored)
     rows = [place[i] for i in dict.fromkeys(stored.to_pylist()) if i in place]
     return unscored(np.array(rows, np.uint64))
