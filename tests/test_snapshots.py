@@ -352,3 +352,14 @@ def rows_of(collection):
             for k, v in sorted(row.items())
             if v is not None
         }
+
+
+def test_a_copy_onto_a_file_is_refused(tmp_path):
+    """The file is left as it is, and the message names the target, not a file of the source."""
+    books = vd.create(tmp_path / "books", vectors=vd.VectorParams(2))
+    books.insert((np.arange(3), np.ones((3, 2), np.float32)))
+    books.snapshots.create("a")
+    (tmp_path / "there").write_text("mine")
+    with pytest.raises(vd.CollectionExistsError, match="there is a file"):
+        books.snapshots.copy("a", tmp_path / "there")
+    assert (tmp_path / "there").read_text() == "mine"

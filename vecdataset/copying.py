@@ -99,6 +99,8 @@ def check_target(
 ) -> dict[str, int]:
     """Refuse a target that holds something else, or has no room; return the sizes of its files."""
     there = storage.files(target)
+    if target.kind == "local" and Path(target.uri).is_file():
+        raise CollectionExistsError(f"{target.url} is a file", hint="nothing was written; name a folder")
     have = {f.path: f.size for f in there.list_files()}
     sealed = {*ours, *(f.path for f in snapshot.files)}
     foreign = [p for p in have if p not in sealed and not p.startswith(_OURS)]

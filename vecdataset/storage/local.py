@@ -6,7 +6,6 @@ from __future__ import annotations
 
 import errno
 import hashlib
-import mmap
 import os
 import shutil
 import threading
@@ -258,8 +257,8 @@ class LocalFiles(Files):
 def _copied_and_hashed(source: Path, target: Path) -> tuple[int, str]:
     """Copy a file in one thread, and hash in this one what stands at the target so far.
 
-    On two free cores this takes as long as hashing alone. The target is mapped, for reading it into
-    a buffer would cost an eighth more; nobody else knows the file, so that it cannot shrink meanwhile.
+    On two free cores this takes as long as hashing alone. What was written is read into a small buffer:
+    mapped pages that another thread is just writing behind cost a third more.
     """
     written: SimpleQueue[int | BaseException] = SimpleQueue()
 
@@ -271,24 +270,27 @@ def _copied_and_hashed(source: Path, target: Path) -> tuple[int, str]:
         except BaseException as error:  # noqa: BLE001 - raised by the one who waits
             written.put(error)
 
-    digest, size = hashlib.sha256(), 0
+    digest, size, buffer = hashlib.sha256(), 0, memoryview(bytearray(_HASHED_BYTES))
     with ExitStack() as closing:
         inside = closing.enter_context(source.open("rb", buffering=0))
         outside = closing.enter_context(target.open("wb", buffering=0))
         back = closing.enter_context(target.open("rb", buffering=0))
-        copier = threading.Thread(target=copy, args=(inside.fileno(), outside.fileno()))
-        copier.start()
-        closing.callback(copier.join)
+        if os.fstat(inside.fileno()).st_size <= _MOVED_BYTES:
+            copy(inside.fileno(), outside.fileno())  # a thread would take longer to begin
+        else:
+            copier = threading.Thread(target=copy, args=(inside.fileno(), outside.fileno()))
+            copier.start()
+            closing.callback(copier.join)
         while (moved := written.get()) != 0:
             if isinstance(moved, BaseException):
                 raise moved
-            end, start = size + moved, size - size % mmap.ALLOCATIONGRANULARITY
-            with (
-                mmap.mmap(back.fileno(), end - start, offset=start, access=mmap.ACCESS_READ) as window,
-                memoryview(window)[size - start :] as new,
-            ):
-                digest.update(new)
-            size = end
+            end = size + moved
+            while size < end:
+                got = back.readinto(buffer[: end - size])
+                if not got:
+                    return size, digest.hexdigest()  # cut short by somebody: no digest that is expected
+                digest.update(buffer[:got])
+                size += got
     return size, digest.hexdigest()
 
 
@@ -310,7 +312,9 @@ def _moved(read: int, write: int) -> int:
 
 
 _READ_BYTES: Final = 1 << 20
-_MOVED_BYTES: Final = 8 << 20
+_MOVED_BYTES: Final = 1 << 20
+_HASHED_BYTES: Final = 1 << 18
+"""What is read back at once: it stays in the cache of the core that hashes it."""
 _in_kernel = hasattr(os, "copy_file_range")
 
 
