@@ -18,6 +18,8 @@ from vecdataset.engine import Table
 
 QUERIES = 2_000
 """With `ivf_rq` and its refine a batch takes seconds; rounds are few."""
+PROMISED_AT_MS = 0.51
+"""What `SELECT $1` of a vector took on the machine for which the milliseconds of a search were promised."""
 
 
 @pytest.fixture(scope="module")
@@ -58,13 +60,16 @@ def test_one_search_costs_some_milliseconds_more_than_in_python(benchmark, con, 
         lambda: con.execute("SELECT _distance FROM vec.c.search($1)", [query]).fetchall(),
     ]
 
-    python, bare, *sql = [1e3 * t for t in medians(*calls, rounds=100)]
+    python, bare, *sql = [1e3 * t for t in medians(*calls, rounds=300)]
 
     added = [round(t - python - bare, 2) for t in sql]
     benchmark.extra_info.update(python_ms=python, bare_ms=bare, added_ms=added)
     benchmark.pedantic(calls[3], rounds=20)
     print(f"\nsearch: Python {python:.2f} ms, SELECT $1 {bare:.2f} ms")
     print(f"added by SQL (generic, own, ids, distance): {added} ms")
+    # What DuckDB does for a statement scales with the machine: at 0.51 ms it was promised.
+    assert added[0] * PROMISED_AT_MS / bare <= 2.0
+    assert added[1] * PROMISED_AT_MS / bare <= 1.2
 
 
 def test_sql_alone_costs_about_a_millisecond(benchmark, con, indexed, monkeypatch):

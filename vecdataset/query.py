@@ -167,8 +167,10 @@ def nearest_points(
         hits, plan = _through_index(reader, query, params, selection, query.limit, wanted, plan)
         if hits is not None:
             rows, distance = hits["_rowid"].to_numpy(), hits["_distance"].to_numpy().astype(np.float64)
-            ends = np.searchsorted(hits["query_index"].to_numpy(), np.arange(1, len(query.vectors)))
-            found = list(zip(np.split(rows, ends), np.split(distance, ends), strict=True))
+            found = [(rows, distance)]
+            if len(query.vectors) != 1:
+                ends = np.searchsorted(hits["query_index"].to_numpy(), np.arange(1, len(query.vectors)))
+                found = list(zip(np.split(rows, ends), np.split(distance, ends), strict=True))
             return found, plan, hits.select(columns) if columns else None
     best, plan = _compared(reader, query, selection, query.limit, plan)
     return best.hits, plan, None

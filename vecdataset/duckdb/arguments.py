@@ -122,9 +122,10 @@ def vector_rows(column: pa.ChunkedArray) -> tuple[np.ndarray, np.ndarray] | None
     Raises:
         InvalidVectorError: A component is NULL.
     """
-    array = column.combine_chunks()
-    if isinstance(array, pa.ChunkedArray):
-        array = pa.concat_arrays(array.chunks) if array.num_chunks else pa.nulls(0, array.type)
+    if column.num_chunks == 1:
+        array = column.chunk(0)
+    else:
+        array = pa.concat_arrays(column.chunks) if column.num_chunks else pa.nulls(0, column.type)
     kind = array.type
     if not (pa.types.is_list(kind) or pa.types.is_large_list(kind) or pa.types.is_fixed_size_list(kind)):
         return None
@@ -140,7 +141,8 @@ def vector_rows(column: pa.ChunkedArray) -> tuple[np.ndarray, np.ndarray] | None
         return rows, np.zeros((0, 0), np.float32)
     if len(present) > 1 and len(pc.unique(pc.list_value_length(present))) != 1:
         return None
-    flat = present.flatten()
+    # flatten() asks the registry of functions, which a call with one vector would feel.
+    flat = present[0].values if len(present) == 1 else present.flatten()
     if flat.null_count:
         raise InvalidVectorError("the query vector holds NULL")
     if pa.types.is_decimal(flat.type):

@@ -48,7 +48,8 @@ def payload_columns(reader: Reader) -> list[str]:
 
 def statement_of(at: pa.ChunkedArray, number: pa.ChunkedArray, text: pa.ChunkedArray) -> Statement:
     """Return the statement that calls: it is the same for all rows."""
-    return at[0].as_py(), number[0].as_py(), text[0].as_py()
+    # The time as a number: a datetime of Python's would need the names of time zones.
+    return at[0].value, number[0].as_py(), text[0].as_py()
 
 
 class Found:
