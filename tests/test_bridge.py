@@ -12,6 +12,7 @@ from pathlib import Path
 
 import fsspec
 import lance
+import numpy as np
 import places
 import pytest
 from fsspec.implementations.dirfs import DirFileSystem
@@ -30,6 +31,7 @@ from vecdataset.errors import (
     UnknownNameError,
 )
 from vecdataset.storage import resolve
+from vecdataset.storage.bridge import wire
 
 VECTORS = vd.VectorParams(size=2, distance="Euclid")
 POINTS = [{"id": n, "vector": [n, 0], "n": n} for n in range(5)]
@@ -347,6 +349,45 @@ def test_a_class_of_the_users_own_on_a_disk_opens_natively_too(tmp_path):
 
     assert lance.dataset(tmp_path / "books").count_rows() == 5
     assert len(vd.open(tmp_path / "books")) == 5
+
+
+class Masked(LocalFileSystem):
+    """Keeps every byte turned round on the disk."""
+
+    def cat_file(self, path, start=None, end=None, **kwargs):
+        return bytes(b ^ 0xFF for b in super().cat_file(path, start, end, **kwargs))
+
+    def pipe_file(self, path, value, mode="overwrite", **kwargs):
+        super().pipe_file(path, bytes(b ^ 0xFF for b in value), mode=mode, **kwargs)
+
+
+@pytest.mark.parametrize("kind", [None, Masked])
+def test_large_ranges_of_a_disk_are_those_that_its_class_gives(tmp_path, kind):
+    """The kernel sends the file itself where nothing lies between the disk and what is read."""
+    where = {"filesystem": kind()} if kind else {}
+    url = str(tmp_path / "books") if kind else f"fsspec+file://{tmp_path}/books"
+    vectors = np.random.default_rng(0).standard_normal((20_000, 16)).astype(np.float32)
+    books = vd.create(url, vectors=vd.VectorParams(size=16, distance="Euclid"), **where)
+
+    books.upsert((np.arange(20_000), vectors))
+
+    found = vd.open(url, **where).to_arrow().sort_by("id")
+    assert np.array_equal(np.stack(found["vector"].to_numpy()), vectors)
+    (data,) = (tmp_path / "books" / "data").iterdir()
+    assert (vectors[7].tobytes() in data.read_bytes()) is (kind is None)
+
+
+def test_a_range_of_a_file_that_was_cut_short_is_no_answer(tmp_path):
+    """The client hears of it, because fewer bytes come than were announced."""
+    (tmp_path / "f").write_bytes(b"x" * 1_000)
+    ours, theirs = socket.socketpair()
+    with ours, theirs, (tmp_path / "f").open("rb", buffering=0) as file:
+        with pytest.raises(ConnectionError, match="cut short"):
+            wire._send(
+                ours, wire.Response(body=wire.FilePart(file=file, start=200, length=5_000)), head=False
+            )
+        ours.close()
+        assert theirs.makefile("rb").read().partition(b"\r\n\r\n")[2] == b"x" * 800
 
 
 @pytest.mark.slow

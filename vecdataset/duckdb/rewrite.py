@@ -24,6 +24,7 @@ import pyarrow as pa
 
 from vecdataset.duckdb.attachment import Attachment, attachment_of
 from vecdataset.duckdb.macros import literal, quoted
+from vecdataset.duckdb.relations import relation_of
 from vecdataset.query import MAX_LIMIT
 from vecdataset.reader import Reader
 from vecdataset.schema import Distance
@@ -108,13 +109,13 @@ def sql(con: duckdb.DuckDBPyConnection, text: str, params: Any = None) -> Statem
     """
     try:
         rewritten, how = _rewritten(con, text, params)
-        relation = con.sql(rewritten) if params is None else con.sql(rewritten, params=params)
+        relation = relation_of(con, rewritten, params)
         return Statement(text=rewritten, rewritten=True, how=how, relation=relation)
     except _LeftAloneError as exc:
         how = str(exc)
     except duckdb.BinderException as exc:
         how = f"DuckDB does not bind it as a search: {exc}"
-    relation = con.sql(text) if params is None else con.sql(text, params=params)
+    relation = relation_of(con, text, params)
     return Statement(text=text, rewritten=False, how=how, relation=relation)
 
 

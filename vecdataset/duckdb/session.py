@@ -15,6 +15,7 @@ import pyarrow as pa
 from vecdataset.catalog import Catalog
 from vecdataset.duckdb.attachment import attach, detach
 from vecdataset.duckdb.macros import literal
+from vecdataset.duckdb.relations import relation_of
 from vecdataset.errors import CollectionNotFoundError, InvalidInputError
 from vecdataset.opening import open_collection
 
@@ -68,7 +69,7 @@ def run(
             last = _bare(statements[-1].query)
             given = dict(parameters or {})
             if how is None or not _COPIED.match(last):
-                found = con.sql(last, params=given or None)
+                found = relation_of(con, last, given or None)
                 rows = None if found is None else found.to_arrow_table()
                 if how is None or rows is None:
                     return rows

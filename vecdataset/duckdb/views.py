@@ -16,6 +16,7 @@ import pyarrow as pa
 import pyarrow.dataset as ds
 
 from vecdataset.duckdb.answers import conform, payload_schema, taken_as
+from vecdataset.duckdb.macros import quoted
 from vecdataset.errors import VecDatasetError
 from vecdataset.reader import Reader
 
@@ -155,10 +156,20 @@ class RowsDataset(ds.Dataset):  # type: ignore[misc]  # pyarrow has no types her
         """The columns."""
         return self._rows.schema
 
-    def scanner(self, columns: Any = None, filter: Any = None, **_: Any) -> ds.Scanner:
-        """Return a scanner of the rows that pass `filter`."""
+    def scanner(self, columns: Any = None, filter: Any = None, **_: Any) -> _Unread:
+        """Return the rows that pass `filter`, as a scanner that reads nothing ahead."""
         names = list(self._rows.schema.names if columns is None else columns)
-        return ds.Scanner.from_batches(self._rows.stream(names, filter))
+        return _Unread(self._rows.stream(names, filter))
+
+
+class _Unread:
+    """What DuckDB needs of a scanner: one of pyarrow's would read whole windows that a LIMIT spares."""
+
+    def __init__(self, source: pa.RecordBatchReader) -> None:
+        self._source = source
+
+    def to_reader(self) -> pa.RecordBatchReader:
+        return self._source
 
 
 def scannable(rows: CollectionRows) -> Any:
@@ -171,12 +182,21 @@ def select_list(schema: pa.Schema) -> str:
 
     DuckDB 1.5 leaves comparisons to pyarrow, for which NaN is no number and for DuckDB the greatest:
     `price >= 3` loses rows over any pyarrow dataset, and `id = 18446744073709551615` is an
-    OverflowError. Under a CASE it compares what it has read, and still reads no other columns.
+    OverflowError. Under a CASE it compares what it has read, and still reads no other columns. Its CASE
+    takes no arrays of a fixed size; TRY does.
     """
     if _sources is not None:
         return "*"
-    names = ['"' + name.replace('"', '""') + '"' for name in schema.names]
-    return ", ".join(f"CASE WHEN {name} IS NULL THEN NULL ELSE {name} END AS {name}" for name in names)
+    return ", ".join(_hidden(quoted(field.name), field.type) for field in schema)
+
+
+def _hidden(name: str, type: pa.DataType) -> str:
+    value = (
+        f"TRY({name})"
+        if pa.types.is_fixed_size_list(type)
+        else f"CASE WHEN {name} IS NULL THEN NULL ELSE {name} END"
+    )
+    return f"{value} AS {name}"
 
 
 # --------------------------------------------------------------------- down to Lance

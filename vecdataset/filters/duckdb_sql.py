@@ -43,6 +43,7 @@ from vecdataset.filters.duckdb_values import (
     inside,
     instant_of,
     json_at,
+    literal,
     lowered,
     nanoseconds,
     quoted,
@@ -64,7 +65,7 @@ from vecdataset.filters.expressions import (
     PointId,
     has_sql,
 )
-from vecdataset.filters.logic import FALSE, TRUE, string
+from vecdataset.filters.logic import FALSE, TRUE
 from vecdataset.filters.tree import And, AtLeast, Node, Not, Or, Path, Row, any_of, walk
 from vecdataset.filters.values import Instant, is_number, parse_instant
 from vecdataset.schema import EXTRA, PayloadColumn
@@ -215,9 +216,9 @@ class _Writer:
             literals = [str(i) for i in ids if isinstance(i, int) and 0 <= i < 1 << 64]
         elif self.place.id_type == "mixed":
             texts = (str(i) if isinstance(i, int) else canonical_uuid(i) for i in ids)
-            literals = [string(t) for t in texts if t is not None]
+            literals = [literal(t) for t in texts if t is not None]
         else:
-            literals = [string(i) for i in all_spellings(ids) if isinstance(i, str)]
+            literals = [literal(i) for i in all_spellings(ids) if isinstance(i, str)]
         literals = sorted(set(literals))
         return f"{self.place.id} IN ({', '.join(literals)})" if literals else FALSE
 
@@ -287,7 +288,7 @@ class _Writer:
         if texts and len(a.lists) == 1 and a.lists[0][1].type is not None:
             sql, value = a.lists[0]
             if pa.types.is_string(value.item("x").type) or pa.types.is_large_string(value.item("x").type):
-                literal = ", ".join("NULL" if v is None else string(v) for v in items)
+                literal = ", ".join("NULL" if v is None else literal(v) for v in items)
                 return f"{inside(sql)} {op} [{literal}]::VARCHAR[]"
         if not a.lists and not (a.constant is not None and b.lists):
             return NULL
@@ -304,7 +305,7 @@ class _Writer:
         if plain and all(isinstance(v, str) for v in values):
             kinds = self.operand(left).kinds
             if set(kinds) == {Kind.TEXT}:
-                return f"{inside(kinds[Kind.TEXT])} IN ({', '.join(map(string, dict.fromkeys(values)))})"
+                return f"{inside(kinds[Kind.TEXT])} IN ({', '.join(map(literal, dict.fromkeys(values)))})"
         if plain and all(isinstance(v, int) and not isinstance(v, bool) and abs(v) < _EXACT for v in values):
             kinds = self.operand(left).kinds
             if len(kinds) == 1 and set(kinds) <= {Kind.INT, Kind.FLOAT}:
@@ -318,7 +319,7 @@ class _Writer:
         a, b = text.kinds[Kind.TEXT], pattern.kinds[Kind.TEXT]
         if ignore_case:
             a = lowered(a)
-            b = string(pattern.constant.lower()) if isinstance(pattern.constant, str) else lowered(b)
+            b = literal(pattern.constant.lower()) if isinstance(pattern.constant, str) else lowered(b)
         return f"{inside(a)} LIKE {inside(b)}"
 
     # -------------------------------------------------------------------- operands
@@ -489,7 +490,7 @@ def _constant(to: Any) -> _Operand:
         case bool():
             return _Operand({Kind.BOOL: str(to).lower()}, FALSE, constant=to)
         case str():
-            return _Operand({Kind.TEXT: string(to)}, FALSE, constant=to)
+            return _Operand({Kind.TEXT: literal(to)}, FALSE, constant=to)
         case Instant():
             return _Operand({Kind.TIME: nanoseconds(to)}, FALSE, constant=to)
         case tuple():
@@ -595,9 +596,9 @@ def _raised(text: str, names: Names) -> str:
     """Return a text in upper case, by Unicode's full mapping; DuckDB's own maps letter to letter."""
     special = {chr(c): chr(c).upper() for c in _MANY}
     name = names.new()
-    mapped = ", ".join(f"{string(k)}: {string(v)}" for k, v in special.items())
+    mapped = ", ".join(f"{literal(k)}: {literal(v)}" for k, v in special.items())
     each = f"lambda {name}: coalesce(MAP {{{mapped}}}[{name}], upper({name}))"
-    odd = string(f"[{''.join(special)}]")
+    odd = literal(f"[{''.join(special)}]")
     spelled = f"array_to_string(list_transform(string_split({text}, ''), {each}), '')"
     return f"CASE WHEN regexp_matches({text}, {odd}) THEN {spelled} ELSE upper({text}) END"
 

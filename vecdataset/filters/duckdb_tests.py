@@ -32,11 +32,12 @@ from vecdataset.filters.duckdb_values import (
     either_of,
     inside,
     instant_of,
+    literal,
     nanoseconds,
     words_of,
 )
 from vecdataset.filters.geo import EARTH_RADIUS_M, GeoBox, GeoPolygon, GeoRadius, Place
-from vecdataset.filters.logic import FALSE, string
+from vecdataset.filters.logic import FALSE
 from vecdataset.filters.values import Instant, parse_instant
 from vecdataset.filters.words import words
 
@@ -133,7 +134,7 @@ def _equal(value: Value, members: Iterable[Any], names: Names) -> str:
         elif isinstance(to, float):
             found += _numbers_equal(value, to)
     if texts and Kind.TEXT in kinds:
-        found.append(_among(kinds[Kind.TEXT], [string(t) for t in texts]))
+        found.append(_among(kinds[Kind.TEXT], [literal(t) for t in texts]))
     if ints and Kind.INT in kinds:
         found.append(_among(kinds[Kind.INT], [str(i) for i in ints]))
     if ints and value.json_number:
@@ -248,15 +249,15 @@ def _text(value: Value, test: MatchText, names: Names) -> str:
     sql = kinds[Kind.TEXT]
     if test.kind in {"prefix", "substring"}:
         name = "starts_with" if test.kind == "prefix" else "contains"
-        return f"{name}({sql}, {string(test.text)})"
+        return f"{name}({sql}, {literal(test.text)})"
     want = words(test.text)
     if not want:
         return FALSE
     have = words_of(sql, names)
     if test.kind == "phrase":
-        phrase = string(f" {' '.join(want)} ")
+        phrase = literal(f" {' '.join(want)} ")
         return f"contains(' ' || array_to_string({have}, ' ') || ' ', {phrase})"
-    listed = ", ".join(map(string, dict.fromkeys(want)))
+    listed = ", ".join(map(literal, dict.fromkeys(want)))
     return f"list_has_{'any' if test.kind == 'text_any' else 'all'}({have}, [{listed}])"
 
 

@@ -179,6 +179,12 @@ def refuse_map(value: Value) -> None:
 # ------------------------------------------------------------------------- text of SQL
 
 
+def literal(text: str) -> str:
+    """Return a text as DuckDB reads it; the parser of 1.5 stops at a NUL."""
+    parts = [string(part) for part in text.split("\0")]
+    return parts[0] if len(parts) == 1 else f"({' || chr(0) || '.join(parts)})"
+
+
 def quoted(name: str) -> str:
     """Return a name as DuckDB reads it."""
     return '"' + name.replace('"', '""') + '"'
@@ -222,11 +228,11 @@ def json_at(sql: str, path: tuple[str | int, ...]) -> str:
     for step in path:
         if isinstance(step, int):
             where = f"$[{step}]"
-        elif step and not set(step) & {'"', "\\"}:
+        elif step and not set(step) & {'"', "\\", "*"}:  # DuckDB 1.5 takes "*" for any key
             where = f'$."{step}"'
         else:
             where = "/" + step.replace("~", "~0").replace("/", "~1")
-        sql = f"json_extract({sql}, {string(where)})"
+        sql = f"json_extract({sql}, {literal(where)})"
     return sql
 
 
@@ -256,13 +262,13 @@ _FINAL_SIGMA: Final = r"(\p{L}\p{M}*)Σ(\P{L}|$)"
 def lowered(text: str) -> str:
     """Return a text in lower case, by Unicode's full mapping; DuckDB's own maps letter by letter."""
     simple = f"replace({text}, 'İ', 'i̇')"
-    return f"lower(regexp_replace({simple}, {string(_FINAL_SIGMA)}, '\\1ς\\2', 'g'))"
+    return f"lower(regexp_replace({simple}, {literal(_FINAL_SIGMA)}, '\\1ς\\2', 'g'))"
 
 
 def words_of(text: str, names: Names) -> str:
     """Return the words of a text as Qdrant's tokenizer cuts them (`words.py`), lower-cased, as a list."""
     name = names.new()
-    cut = string(f"[\\p{{L}}\\p{{N}}{word_class()}]+")
+    cut = literal(f"[\\p{{L}}\\p{{N}}{word_class()}]+")
     return f"list_transform(regexp_extract_all({text}, {cut}), lambda {name}: {lowered(name)})"
 
 
@@ -285,7 +291,7 @@ _CLOCK: Final = ("h", "mi", "s", "zh", "zm")
 def instant_of(text: str, names: Names) -> str:
     """Return the nanoseconds since 1970 of the date that a text names, null where it names none."""
     t, g, n = names.new(), names.new(), names.new()
-    pattern = string(_DATE)
+    pattern = literal(_DATE)
     fields = ", ".join(f"'{p}'" for p in _PARTS)
     numbers = ", ".join(f"{p} := coalesce(TRY_CAST({g}.{p} AS BIGINT), 0)" for p in _CLOCK)
     fraction = f"CAST(rpad(left({g}.f, 9), 9, '0') AS BIGINT)"

@@ -19,7 +19,9 @@ from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Final
+from typing import Any, BinaryIO, Final
+
+from fsspec.implementations.local import LocalFileSystem
 
 from vecdataset.storage.location import Commit
 
@@ -60,6 +62,8 @@ class Dialect:
     """Whether a file needs its folder made first."""
     moves = False
     """Whether `move` replaces a file in one step."""
+    on_disk = False
+    """Whether `open_local` may find files on this machine's disk."""
     how = "it has no write that fails if the file exists"
     """Why `commit` is what it is."""
 
@@ -78,6 +82,10 @@ class Dialect:
         """Return bytes `start` to `end`, which is not past the end of the file."""
         data: bytes = fs.cat_file(path, start=start, end=end)
         return data
+
+    def open_local(self, fs: Any, path: str) -> BinaryIO | None:
+        """Return a file with just the bytes of `path`, open, or None; only where `on_disk`."""
+        raise NotImplementedError
 
     def write(self, fs: Any, path: str, data: bytes | bytearray) -> None:
         """Write a file whose name is not in use."""
@@ -151,7 +159,12 @@ class LocalDialect(Dialect):
     remote = False
     commit = "atomic"
     moves = True
+    on_disk = True
     how = "a hard link is made only if the name is free"
+
+    def open_local(self, fs: Any, path: str) -> BinaryIO | None:
+        # A class derived from it may keep something else on the disk than it reads.
+        return open(path, "rb", buffering=0) if type(fs) is LocalFileSystem else None  # noqa: PTH123
 
     def move(self, fs: Any, source: str, target: str) -> None:
         del fs

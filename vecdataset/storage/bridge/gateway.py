@@ -29,7 +29,7 @@ from vecdataset.storage.bridge.dialects import Entry
 from vecdataset.storage.bridge.multipart import Uploads
 from vecdataset.storage.bridge.sources import Source
 from vecdataset.storage.bridge.store import Store
-from vecdataset.storage.bridge.wire import Request, Response, Server
+from vecdataset.storage.bridge.wire import FilePart, Request, Response, Server
 
 __all__ = ["TOKEN_HEADER", "Gateway"]
 
@@ -219,7 +219,7 @@ class Gateway:
             return Response(headers=headers, length=size)
         asked = _RANGE.fullmatch(request.headers.get("range", ""))
         if asked is None or asked[0] == "bytes=-":
-            return Response(headers=headers, body=self.store.read(key, 0, size, size=size))
+            return Response(headers=headers, body=self._bytes(key, 0, size, size))
         if asked[1]:
             start, end = int(asked[1]), min(size, int(asked[2]) + 1 if asked[2] else size)
         else:
@@ -227,7 +227,13 @@ class Gateway:
         if start >= end:
             return Response(status=416, headers=[("Content-Range", f"bytes */{size}")])
         headers.append(("Content-Range", f"bytes {start}-{end - 1}/{size}"))
-        return Response(status=206, headers=headers, body=self.store.read(key, start, end, size=size))
+        return Response(status=206, headers=headers, body=self._bytes(key, start, end, size))
+
+    def _bytes(self, key: str, start: int, end: int, size: int) -> bytes | FilePart:
+        file = self.store.open_local(key, start, end)
+        if file is not None:
+            return FilePart(file=file, start=start, length=end - start)
+        return self.store.read(key, start, end, size=size)
 
     def _list(self, query: Mapping[str, str]) -> Response:
         prefix = query.get("prefix", "")

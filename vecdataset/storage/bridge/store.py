@@ -21,7 +21,7 @@ from contextlib import AbstractContextManager, nullcontext, suppress
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import Any, Final, TypeVar
+from typing import Any, BinaryIO, Final, TypeVar
 
 from vecdataset.storage.blockcache import BLOCK, BlockCache, CachedFile
 from vecdataset.storage.bridge.clones import DELAYS_S, Clones, is_final
@@ -37,6 +37,8 @@ _IMMUTABLE: Final = re.compile(
     r"(?:^|/)(?:data/[^/]+\.lance|_deletions/[^/]+\.(?:arrow|bin)|_transactions/[^/]+\.txn|_indices/[^/]+/.+)$"
 )
 _SIZES: Final = 100_000
+_BY_KERNEL: Final = 128 << 10
+"""Bytes from which on the kernel sends a file to the socket sooner than we read it and send it."""
 _RUN: Final = 8 * BLOCK
 _PAGE: Final = 1000
 _PAGE_WITHOUT_SIZES: Final = 20
@@ -147,6 +149,18 @@ class Store:
         if self.cache is None or not _IMMUTABLE.search(key):
             return self._fetch(key, start, end, size)
         return self._read_blocks(self.cache, key, start, end, size)
+
+    def open_local(self, key: str, start: int, end: int) -> BinaryIO | None:
+        """Return an open file of this machine with these bytes of a key, where they are many; None else."""
+        kept = self.cache is not None and _IMMUTABLE.search(key)
+        if not self.dialect.on_disk or end - start < _BY_KERNEL or kept:
+            return None
+        path = self.path(key)
+        file = self.clones.call(lambda fs: self.dialect.open_local(fs, path), repeat=False)
+        if file is not None:
+            self._count("read", 1)
+            self._count("bytes_read", end - start)
+        return file
 
     def _fetch(self, key: str, start: int, end: int, size: int) -> bytes:
         path = self.path(key)

@@ -13,10 +13,10 @@ import threading
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
-from typing import Final
+from typing import BinaryIO, Final
 from urllib.parse import parse_qs, unquote
 
-__all__ = ["Request", "Response", "Server"]
+__all__ = ["FilePart", "Request", "Response", "Server"]
 
 _MAX_HEAD: Final = 64 << 10
 _MAX_BODY: Final = 1 << 30
@@ -45,12 +45,21 @@ class Request:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class FilePart:
+    """A range of an open file, which the kernel sends without a copy of ours; closed once it was sent."""
+
+    file: BinaryIO
+    start: int
+    length: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Response:
     """One answer."""
 
     status: int = 200
     headers: Sequence[tuple[str, str]] = ()
-    body: bytes | bytearray | memoryview = b""
+    body: bytes | bytearray | memoryview | FilePart = b""
     length: int | None = None
     """The length to announce where there is no body, in the answer to HEAD."""
 
@@ -203,13 +212,15 @@ class _Reader:
 
 
 def _send(stream: socket.socket, response: Response, *, head: bool) -> None:
+    if isinstance(response.body, FilePart):
+        part = response.body
+        with part.file:
+            stream.sendall(_start(response, part.length), socket.MSG_MORE)
+            if stream.sendfile(part.file, part.start, part.length) != part.length:
+                raise ConnectionError("the file was cut short")  # the client asks again
+        return
     body = memoryview(response.body)
-    length = body.nbytes if response.length is None else response.length
-    lines = [f"HTTP/1.1 {response.status} {_REASONS.get(response.status, 'Unknown')}"]
-    lines += [f"{name}: {value}" for name, value in response.headers]
-    if response.status != 204:
-        lines.append(f"Content-Length: {length}")
-    start = ("\r\n".join(lines) + "\r\n\r\n").encode("latin-1")
+    start = _start(response, body.nbytes if response.length is None else response.length)
     if head or not body.nbytes:
         stream.sendall(start)
     elif body.nbytes < 1 << 14:
@@ -220,3 +231,11 @@ def _send(stream: socket.socket, response: Response, *, head: bool) -> None:
             stream.sendall(start[sent:])
             sent = len(start)
         stream.sendall(body[sent - len(start) :])
+
+
+def _start(response: Response, length: int) -> bytes:
+    lines = [f"HTTP/1.1 {response.status} {_REASONS.get(response.status, 'Unknown')}"]
+    lines += [f"{name}: {value}" for name, value in response.headers]
+    if response.status != 204:
+        lines.append(f"Content-Length: {length}")
+    return ("\r\n".join(lines) + "\r\n\r\n").encode("latin-1")
