@@ -58,7 +58,7 @@ ALWAYS = {
     "allow_invalid_certificates": "false",
     "connect_timeout": "3000ms",
     "timeout": "30000ms",
-    "client_retry_timeout": "30000ms",
+    "client_retry_timeout": "30",
     "client_max_retries": "2",
 }
 
@@ -118,14 +118,15 @@ AT_HTTP = {
         ),
         (
             {"config_kwargs": {"connect_timeout": 1.5, "read_timeout": 20}},
-            {"connect_timeout": "1500ms", "timeout": "20000ms", "client_retry_timeout": "20000ms"},
+            {"connect_timeout": "1500ms", "timeout": "20000ms", "client_retry_timeout": "20"},
         ),
         ({"connect_timeout": "5s", "request_timeout": "250ms"},
-         {"connect_timeout": "5000ms", "timeout": "250ms", "client_retry_timeout": "250ms"}),
+         {"connect_timeout": "5000ms", "timeout": "250ms", "client_retry_timeout": "1"}),
         ({"config_kwargs": {"proxies": {"http": "http://p:1", "https": "http://p:1"}}}, {"proxy_url": "http://p:1"}),
         ({"config_kwargs": {"retries": {"max_attempts": 7, "mode": "standard"}}}, {"client_max_retries": "7"}),
         ({"config_kwargs": {"retries": {"total_max_attempts": 8}}}, {"client_max_retries": "7"}),
         ({"client_max_retries": 0}, {"client_max_retries": "0"}),
+        ({"client_retry_timeout": "8.5s"}, {"client_retry_timeout": "9"}),  # Lance ignores all but whole numbers
         ({"config_kwargs": {"signature_version": "s3v4"}}, {}),
         ({"user_agent": "me"}, {"user_agent": "me"}),
         ({"lance_aimd_max_retries": 0, "pool_idle_timeout": "9s"},

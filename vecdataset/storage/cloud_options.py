@@ -23,6 +23,7 @@ from vecdataset.errors import (
     UnknownNameError,
     did_you_mean,
 )
+from vecdataset.storage.patience import patience, seconds, whole_seconds
 from vecdataset.storage.s3_options import endpoint_url, is_loopback
 
 __all__ = ["AZURE", "GOOGLE", "HUB", "Dialect", "Read"]
@@ -84,6 +85,8 @@ class Dialect:
     """Completes Lance's options from each other and the environment; returns who is asking."""
     skip_signature: str | None = None
     """Lance's name for requests that are not signed."""
+    patient: bool = True
+    """Whether Lance's client of the store knows the options of `patience`."""
 
     def read(self, options: Mapping[str, Any]) -> Read:
         """Return what Lance gets.
@@ -102,8 +105,8 @@ class Dialect:
             if name in self.fsspec:
                 found = self.fsspec[name](value)
             elif name in self.lance | _COMMON or name.startswith("lance_aimd_"):
-                # Lance takes `request_timeout` and does nothing with it (measured with pylance 14.0.2).
-                found = {"timeout" if name == "request_timeout" else name: _text(value)}
+                text = whole_seconds(name, value) if name == "client_retry_timeout" else _text(value)
+                found = {"timeout" if name == "request_timeout" else name: text}
             elif name in _FSSPEC:
                 unused.append(name)
                 continue
@@ -126,6 +129,9 @@ class Dialect:
                     )
                 said.setdefault(key, name)
         identity = self.finish(made)
+        if self.patient:
+            waits = patience(read_s=seconds("timeout", made["timeout"]) if "timeout" in made else None)
+            made.update({name: text for name, text in waits.items() if name not in made})
         _allow_http(made)
         anonymous = self.skip_signature is not None and made.get(self.skip_signature) == "true"
         return Read(lance=made, identity=identity, anonymous=anonymous, unused=tuple(unused))
@@ -397,4 +403,5 @@ HUB: Final = Dialect(
     back={"hf_token": "token"},
     more=lambda options: {},  # noqa: ARG005
     finish=lambda options: "as the options say" if "hf_token" in options else "as the environment says",
+    patient=False,
 )

@@ -22,6 +22,7 @@ from typing import Any, Final
 from urllib.parse import urlsplit
 
 from vecdataset.errors import InvalidInputError, NotSupportedError, UnknownNameError, did_you_mean
+from vecdataset.storage.patience import patience, seconds, whole_seconds
 
 __all__ = [
     "S3Options",
@@ -32,12 +33,6 @@ __all__ = [
     "split_foreign",
     "with_foreign",
 ]
-
-_RETRIES: Final = "2"
-"""With 2, Lance gives up on a refused connection after 4.1 s; with its default of 3, after 5.3 s."""
-
-_CONNECT_TIMEOUT: Final = 3.0
-_READ_TIMEOUT: Final = 30.0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -105,7 +100,13 @@ class S3Options:
                     )
                 said_by.setdefault(target, name)
             elif name in _LANCE_ONLY or name.startswith("lance_aimd_"):
-                lance[name] = _text(value) if isinstance(value, bool) else str(value)
+                lance[name] = (
+                    whole_seconds(name, value)
+                    if name == "client_retry_timeout"
+                    else _text(value)
+                    if isinstance(value, bool)
+                    else str(value)
+                )
             elif name in _TUNING:
                 unused.append(name)
             else:
@@ -155,14 +156,9 @@ class S3Options:
             "aws_server_side_encryption": self.sse,
             "aws_sse_kms_key_id": self.kms_key,
             "aws_sse_bucket_key_enabled": None if self.bucket_key is None else _text(self.bucket_key),
-            "connect_timeout": _milliseconds(self.connect_timeout or _CONNECT_TIMEOUT),
-            # Lance takes `request_timeout` and does nothing with it (measured with pylance 14.0.2).
-            "timeout": _milliseconds(self.read_timeout or _READ_TIMEOUT),
-            # Otherwise a store that hangs is asked for nine minutes: 18 times, not 6.
-            "client_retry_timeout": _milliseconds(self.read_timeout or _READ_TIMEOUT),
+            **patience(connect_s=self.connect_timeout, read_s=self.read_timeout, retries=self.retries),
             "proxy_url": self.proxy,
             "user_agent": self.user_agent,
-            "client_max_retries": _RETRIES if self.retries is None else str(self.retries),
         }
         if self.key is not None and self.token is None and any(v in os.environ for v in _TOKEN_VARIABLES):
             # Otherwise Lance sends the environment's token beside these keys. It sends an empty
@@ -188,11 +184,11 @@ def s3fs_options(options: Mapping[str, str], bucket: str) -> dict[str, Any]:
     if endpoint is not None and virtual:
         endpoint = endpoint.replace(f"://{bucket}.", "://", 1)
     config: dict[str, Any] = {
-        "connect_timeout": _seconds("connect_timeout", options["connect_timeout"]),
+        "connect_timeout": seconds("connect_timeout", options["connect_timeout"]),
         "retries": {"total_max_attempts": 1 + int(options["client_max_retries"]), "mode": "standard"},
         "s3": {"addressing_style": "virtual" if virtual else "path" if endpoint else "auto"},
     }
-    config["read_timeout"] = _seconds("timeout", options["timeout"])
+    config["read_timeout"] = seconds("timeout", options["timeout"])
     if "proxy_url" in options:
         proxy = options["proxy_url"]
         config["proxies"] = {} if "proxy_excludes" in options else {"http": proxy, "https": proxy}
@@ -349,18 +345,6 @@ def _attempts(name: str, value: object) -> int:
     return max(0, _int(name, value) - 1)
 
 
-def _seconds(name: str, value: object) -> float:
-    text = str(value).strip()
-    number, factor = (text[:-2], 0.001) if text.endswith("ms") else (text.removesuffix("s"), 1.0)
-    try:
-        seconds = float(number) * factor
-    except ValueError:
-        seconds = -1.0
-    if not 0 < seconds < 1e6:
-        raise InvalidInputError(f"storage option {name!r} is a number of seconds, not {value!r}")
-    return seconds
-
-
 def endpoint_url(name: str, value: object) -> str:
     """Return an endpoint without trailing slash, if it is a URL that carries no credentials."""
     text = _string(name, value).rstrip("/")
@@ -400,10 +384,6 @@ def _text(value: bool) -> str:  # noqa: FBT001 - the word for a truth value
     return "true" if value else "false"
 
 
-def _milliseconds(seconds: float) -> str:
-    return f"{max(1, round(seconds * 1000))}ms"
-
-
 def _with_bucket(endpoint: str, bucket: str) -> str:
     scheme, _, rest = endpoint.partition("://")
     return endpoint if rest.startswith(f"{bucket}.") else f"{scheme}://{bucket}.{rest}"
@@ -439,8 +419,8 @@ _TABLE: Final[tuple[tuple[str, _Convert, str], ...]] = (
     ("sse", _string, "aws_server_side_encryption s3_additional_kwargs.ServerSideEncryption"),
     ("kms_key", _string, "aws_sse_kms_key_id s3_additional_kwargs.SSEKMSKeyId"),
     ("bucket_key", _bool, "aws_sse_bucket_key_enabled s3_additional_kwargs.BucketKeyEnabled"),
-    ("connect_timeout", _seconds, "connect_timeout config_kwargs.connect_timeout"),
-    ("read_timeout", _seconds, "request_timeout timeout read_timeout config_kwargs.read_timeout"),
+    ("connect_timeout", seconds, "connect_timeout config_kwargs.connect_timeout"),
+    ("read_timeout", seconds, "request_timeout timeout read_timeout config_kwargs.read_timeout"),
     ("proxy", _string, "proxy_url"),
     ("proxy", _proxies, "config_kwargs.proxies"),
     ("user_agent", _string, "user_agent config_kwargs.user_agent"),
