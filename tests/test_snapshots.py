@@ -363,3 +363,26 @@ def test_a_copy_onto_a_file_is_refused(tmp_path):
     with pytest.raises(vd.CollectionExistsError, match="there is a file"):
         books.snapshots.copy("a", tmp_path / "there")
     assert (tmp_path / "there").read_text() == "mine"
+
+
+def test_a_file_that_a_copy_has_and_its_manifest_does_not_name_is_reported(tmp_path):
+    """In the copy alone: beside the source a file may belong to a writer who has not committed yet."""
+    books = vd.create(tmp_path / "books", vectors=vd.VectorParams(2))
+    books.insert((np.arange(3), np.ones((3, 2), np.float32)))
+    books.snapshots.create("a")
+    books.snapshots.copy("a", tmp_path / "copy")
+    for place in ("books", "copy"):
+        (tmp_path / place / "data" / "stranger.lance").write_bytes(b"x")
+
+    copy = vd.open(tmp_path / "copy")
+    found = copy.snapshots.verify("a")
+
+    assert not found
+    assert found.extra == ("data/stranger.lance",)
+    assert "extra     data/stranger.lance" in str(found)
+    assert books.snapshots.verify("a").extra == ()
+    (tmp_path / "copy" / "data" / "stranger.lance").unlink()
+    assert copy.snapshots.verify("a")
+    copy.insert((np.arange(3, 5), np.ones((2, 2), np.float32)))  # no mere copy any more
+    assert copy.snapshots.verify("a")
+    assert copy.snapshots.verify(current=True)

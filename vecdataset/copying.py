@@ -6,7 +6,7 @@ import hashlib
 import shutil
 import tempfile
 import threading
-from collections.abc import Mapping, Sequence
+from collections.abc import Container, Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
@@ -102,9 +102,7 @@ def check_target(
     if target.kind == "local" and Path(target.uri).is_file():
         raise CollectionExistsError(f"{target.url} is a file", hint="nothing was written; name a folder")
     have = {f.path: f.size for f in there.list_files()}
-    sealed = {*ours, *(f.path for f in snapshot.files)}
-    foreign = [p for p in have if p not in sealed and not p.startswith(_OURS)]
-    foreign = [p for p in foreign if not p.endswith("latest_version_hint.json")]
+    foreign = strangers(have, {*ours, *(f.path for f in snapshot.files)})
     # The sealed manifest comes last: without one, what stands there is a restore that did not end.
     whole = fresh and any(p.startswith(f"{FOLDER}/") for p in have)
     if whole or foreign:
@@ -117,6 +115,15 @@ def check_target(
                 raise CollectionExistsError(f"{folder} in {target.url} leads to another place, by a link")
     room_for(sum(f.size for f in snapshot.files if f.path not in have), target)
     return have
+
+
+def strangers(paths: Iterable[str], sealed: Container[str]) -> list[str]:
+    """Return the paths of files that no snapshot has sealed, and that are not of our own records."""
+    return [
+        path
+        for path in paths
+        if path not in sealed and not path.startswith(_OURS) and not path.endswith("latest_version_hint.json")
+    ]
 
 
 def room_for(size: int, target: Location) -> None:

@@ -19,7 +19,7 @@ import pyarrow as pa
 
 from vecdataset import ledger, storage
 from vecdataset.archives import pack
-from vecdataset.copying import check_target, copy_snapshot, sealed_at
+from vecdataset.copying import check_target, copy_snapshot, sealed_at, strangers
 from vecdataset.differences import Difference, difference
 from vecdataset.engine import Table
 from vecdataset.errors import (
@@ -316,11 +316,24 @@ class Snapshots:
             version=snapshot.version,
             files=len(snapshot.files),
             size_bytes=snapshot.size_bytes,
+            extra=self._extra(),
             problems=tuple(problems),
             deep=read,
             elapsed_s=time.perf_counter() - started,
             **found,
         )
+
+    def _extra(self) -> tuple[str, ...]:
+        """Return files that no snapshot names, in a copy that nobody has written to since.
+
+        Such a copy has sealed versions only, and no record of commits. Elsewhere a file without a name
+        may be a writer's, on its way to a commit.
+        """
+        there, sealed = [f.path for f in self._files.list_files()], self._sealed()
+        versions = [p for p in there if p.startswith("_versions/") and p.endswith(".manifest")]
+        if any(p.startswith(f"{ledger.FOLDER}/") for p in there) or not sealed.keys() >= set(versions):
+            return ()
+        return tuple(sorted(strangers(there, sealed)))
 
     def _verify_records(self, reader: Reader, *, read: bool, progress: Progress | None) -> Verification:
         """Compare a version's files with what the snapshots and the commits have on record."""
