@@ -381,6 +381,7 @@ def test_a_file_that_a_copy_has_and_its_manifest_does_not_name_is_reported(tmp_p
     assert found.extra == ("data/stranger.lance",)
     assert "extra     data/stranger.lance" in str(found)
     assert books.snapshots.verify("a").extra == ()
+    assert len(vd.open(copy.snapshots.restore("a", into=tmp_path / "third"))) == 3  # no file of it is wrong
     (tmp_path / "copy" / "data" / "stranger.lance").unlink()
     assert copy.snapshots.verify("a")
     copy.insert((np.arange(3, 5), np.ones((2, 2), np.float32)))  # no mere copy any more
