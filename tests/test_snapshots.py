@@ -294,6 +294,30 @@ def test_a_manifest_that_leaves_the_collection_is_refused(books, evil):
     assert not books.snapshots.verify("first")
 
 
+@pytest.mark.parametrize("size", [10**30, 2**63, 2**63 - 1, 10**15, -1, 1.5, True, "12", None])
+def test_a_manifest_with_a_huge_or_odd_size_is_refused(books, tmp_path, size):
+    """In one sentence, and without taking memory or room for it."""
+    resealed(books, lambda body: body["files"][0].update(size=size))
+
+    assert not books.snapshots.verify("first")
+    with pytest.raises(vd.CorruptionError):
+        books.snapshots.restore("first", into=tmp_path / "x")
+    with pytest.raises((vd.CorruptionError, vd.StorageError)):
+        books.snapshots.copy("first", tmp_path / "y")
+    assert not (tmp_path / "x").exists()
+    assert not (tmp_path / "y" / FOLDER).exists()
+
+
+def test_a_manifest_that_is_a_huge_file_is_not_read(books):
+    path = Path(books.url) / FOLDER / "first.json"
+    with path.open("r+b") as file:
+        file.truncate(1 << 30)
+
+    with pytest.raises(vd.CorruptionError, match=r"first"):
+        books.snapshots.get("first")
+    assert not books.snapshots.verify("first")
+
+
 def test_a_manifest_of_the_future_is_refused(books):
     resealed(books, lambda body: body.update(manifest_version=99))
 
