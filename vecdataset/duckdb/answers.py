@@ -13,7 +13,7 @@ import numpy as np
 import pyarrow as pa
 
 from vecdataset.collection import Collection
-from vecdataset.duckdb.arguments import filter_of, frozen, groups, limit_of, values, vector_rows
+from vecdataset.duckdb.arguments import filter_of, frozen, groups, limit_of, values, vector_rows, whole
 from vecdataset.duckdb.findings import Chunk, Findings, payload_columns, statement_of
 from vecdataset.duckdb.hits import version_and_batch
 from vecdataset.duckdb.questions import ask, grouped, nearest, search_params, vector_of
@@ -161,22 +161,22 @@ class Answers:
             there = np.flatnonzero(at.is_valid().to_numpy())
             answers, rows = (c.drop_null().to_numpy().astype(np.uint64) for c in (at, row))
         if there is None and (answers == answers[0]).all():
-            joined = self._of_one(name, int(answers[0]), rows, schema)
+            joined = self._ofwhole(name, int(answers[0]), rows, schema)
         else:
             parts, order = [], []
             for one in np.unique(answers):
                 members = np.flatnonzero(answers == one)
-                parts.append(self._of_one(name, int(one), rows[members], schema))
+                parts.append(self._ofwhole(name, int(one), rows[members], schema))
                 order.append(members if there is None else there[members])
             if not parts:
                 return pa.nulls(len(at), pa.struct(list(schema)))
             back = np.full(len(at), -1, np.int64)
             back[np.concatenate(order)] = np.arange(len(answers))
             joined = pa.concat_tables(parts).combine_chunks().take(pa.array(back, mask=back < 0))
-        columns = [_one(column) for column in joined.columns]
+        columns = [whole(column) for column in joined.columns]
         return pa.StructArray.from_arrays(columns, fields=list(schema))
 
-    def _of_one(self, name: str, at: int, rows: np.ndarray, schema: pa.Schema) -> pa.Table:
+    def _ofwhole(self, name: str, at: int, rows: np.ndarray, schema: pa.Schema) -> pa.Table:
         """Return columns of the hits of one call, or of calls of which nothing is kept."""
         version, number = version_and_batch(at)
         found = self.findings.found(number)
@@ -202,12 +202,6 @@ def _first(keep: np.ndarray, limit: int) -> np.ndarray:
     """Return a mask cut off after so many true values."""
     first: np.ndarray = keep & (np.cumsum(keep) <= limit)
     return first
-
-
-def _one(column: pa.ChunkedArray) -> pa.Array:
-    if column.num_chunks == 1:
-        return column.chunk(0)
-    return pa.concat_arrays(column.chunks) if column.num_chunks else pa.nulls(0, column.type)
 
 
 def conform(table: pa.Table, schema: pa.Schema, *, where: str) -> pa.Table:

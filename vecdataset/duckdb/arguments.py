@@ -50,6 +50,13 @@ def values(column: pa.ChunkedArray | pa.Array) -> list[Any]:
     return [plain(v) for v in column.to_pylist()]
 
 
+def whole(column: pa.ChunkedArray) -> pa.Array:
+    """Return a column as one array, which costs nothing where it is one."""
+    if column.num_chunks == 1:
+        return column.chunk(0)
+    return pa.concat_arrays(column.chunks) if column.num_chunks else pa.nulls(0, column.type)
+
+
 def plain(value: Any) -> Any:
     """Return a value with its decimals as floats."""
     if isinstance(value, Decimal):
@@ -122,10 +129,7 @@ def vector_rows(column: pa.ChunkedArray) -> tuple[np.ndarray, np.ndarray] | None
     Raises:
         InvalidVectorError: A component is NULL.
     """
-    if column.num_chunks == 1:
-        array = column.chunk(0)
-    else:
-        array = pa.concat_arrays(column.chunks) if column.num_chunks else pa.nulls(0, column.type)
+    array = whole(column)
     kind = array.type
     if not (pa.types.is_list(kind) or pa.types.is_large_list(kind) or pa.types.is_fixed_size_list(kind)):
         return None

@@ -22,6 +22,7 @@ import numpy as np
 import pyarrow as pa
 
 from vecdataset.collection import Collection
+from vecdataset.duckdb.arguments import whole
 from vecdataset.duckdb.hits import MAX_BATCH, Hits, hits_array, place_of
 from vecdataset.reader import Reader
 from vecdataset.schema import EXTRA
@@ -250,7 +251,7 @@ class Chunk:
             table = self._table if self._table is not None and len(self._table) == len(rows) else None
             found = Found(reader, rows, text=text, columns=columns, table=table)
             at[members] = place_of(reader.table.version, self._findings.keep(found))
-            parts.append(_whole((found.take(rows, ["id"]) if table is None else table)["id"]))
+            parts.append(whole((found.take(rows, ["id"]) if table is None else table)["id"]))
             order.append(np.repeat(members, [len(one) for one in several]))
         ids = parts[0] if len(parts) == 1 else pa.concat_arrays(parts) if parts else pa.nulls(0, pa.uint64())
         if len(parts) > 1:
@@ -261,9 +262,3 @@ class Chunk:
         hits = self._hits[row]
         assert hits is not None
         return hits[0].astype(np.uint64, copy=False)
-
-
-def _whole(column: pa.ChunkedArray) -> pa.Array:
-    if column.num_chunks == 1:
-        return column.chunk(0)
-    return pa.concat_arrays(column.chunks) if column.num_chunks else pa.nulls(0, column.type)

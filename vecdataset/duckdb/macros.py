@@ -213,9 +213,9 @@ def generic_macros(
     known = ", ".join(repr(n) for n in sorted(schemas)[:20]) + (", …" if len(schemas) > 20 else "")
     hint = f"collections: {known}" if schemas else "there are no collections"
     # Every function and operator costs the binder some 20 µs a call; replace() does for a chain of them.
-    why = f"no collection {_NAME} in {url}\nhint: {hint}".replace(_NAME, f"'{_NAME}'")
-    of_none = literal(why.replace(f"'{_NAME}'", "NULL"))
-    unknown = f"error(coalesce(replace({literal(why)}, {literal(_NAME)}, collection), {of_none}))"
+    sentence = f"no collection {{}} in {url}\nhint: {hint}"
+    named, nameless = (literal(sentence.replace("{}", name, 1)) for name in (f"'{_NAME}'", "NULL"))
+    unknown = f"error(coalesce(replace({named}, {literal(_NAME)}, collection), {nameless}))"
     plain = [n for n, schema in schemas.items() if n == schema and not {_MARK, _NAME, '"'} & set(n)]
     names = literal(_MARK + _MARK.join(plain) + _MARK)
     asked = f"replace({literal(_MARK + _NAME + _MARK)}, {literal(_NAME)}, collection)"

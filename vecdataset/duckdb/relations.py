@@ -14,7 +14,8 @@ def relation_of(con: duckdb.DuckDBPyConnection, text: str, params: Any = None) -
     """Run a statement, or prepare to run it where it has no parameters.
 
     Returns:
-        DuckDB's relation of its rows; None where it has none.
+        DuckDB's relation of its rows; None where it has none. DuckDB 2.0 counts there what a statement
+        with parameters has changed.
 
     DuckDB 1.5 runs a statement with parameters at once, and holds Python's lock meanwhile: its threads
     then wait for the lock to call our functions, and it for them, for ever. So there it is executed,
@@ -24,8 +25,11 @@ def relation_of(con: duckdb.DuckDBPyConnection, text: str, params: Any = None) -
         return con.sql(text)
     if not _HOLDS_LOCK:
         return con.sql(text, params=params)
-    ((lossless,),) = con.execute(f"SELECT current_setting('{_LOSSLESS}')").fetchall()
-    con.execute(f"SET {_LOSSLESS} = true")
+    # The setting is the database's. A cursor sets it, and sets it back after an error too, which would
+    # have aborted the transaction of `con`.
+    beside = con.cursor()
+    ((lossless,),) = beside.execute(f"SELECT current_setting('{_LOSSLESS}')").fetchall()
+    beside.execute(f"SET {_LOSSLESS} = true")
     try:
         con.execute(text, params)
         names = [column[0] for column in con.description or ()]
@@ -34,4 +38,4 @@ def relation_of(con: duckdb.DuckDBPyConnection, text: str, params: Any = None) -
             return None
         return con.from_arrow(con.to_arrow_table())
     finally:
-        con.execute(f"SET {_LOSSLESS} = {str(lossless).lower()}")
+        beside.execute(f"SET {_LOSSLESS} = {str(lossless).lower()}")

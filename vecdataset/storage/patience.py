@@ -25,7 +25,7 @@ def seconds(name: str, value: object) -> float:
         found = float(number) * factor
     except ValueError:
         found = 0.0
-    if not 0 < found < math.inf:
+    if not 0 < found < 1e6:
         raise InvalidInputError(f"storage option {name!r} is a number of seconds, not {value!r}")
     return found
 

@@ -100,13 +100,8 @@ class S3Options:
                     )
                 said_by.setdefault(target, name)
             elif name in _LANCE_ONLY or name.startswith("lance_aimd_"):
-                lance[name] = (
-                    whole_seconds(name, value)
-                    if name == "client_retry_timeout"
-                    else _text(value)
-                    if isinstance(value, bool)
-                    else str(value)
-                )
+                text = _text(value) if isinstance(value, bool) else str(value)
+                lance[name] = whole_seconds(name, value) if name == "client_retry_timeout" else text
             elif name in _TUNING:
                 unused.append(name)
             else:
