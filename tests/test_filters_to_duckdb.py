@@ -156,6 +156,8 @@ def written(spec, **columns):
         ("list_contains(tags, 'red')", """len(list_filter("tags", lambda v0: v0 = 'red')) > 0"""),
         ("nowhere = 1", "NULL::BOOLEAN"),
         ("[1, 5] = [1, 5] OR 2 > 3", "true"),
+        ("tags = ['a', 'it''s']", """"tags" = ['a', 'it''s']::VARCHAR[]"""),
+        ("tags <> ['a', NULL]", """"tags" <> ['a', NULL]::VARCHAR[]"""),
     ],
 )
 def test_plain_filters_are_plain_sql(spec, sql):
@@ -185,6 +187,19 @@ def test_any_key_is_found_in_a_payload(key):
 def test_what_duckdb_cannot_say_is_refused(text, words):
     with pytest.raises(vd.NotSupportedError, match=words):
         written(text, tags=pa.list_(pa.string()), scores=pa.list_(pa.int64()))
+
+
+def test_whole_lists_of_text_are_compared_as_the_filter_does():
+    tags = [["a", "it's"], ["a"], ["a", None], [], None, ["it's", "a"], ["a\0"]]
+    table = pa.table({"n": range(len(tags)), "tags": pa.array(tags, pa.list_(pa.string()))})
+    for text in ("tags = ['a', 'it''s']", "tags <> ['a']", "tags = []", "tags = ['a\0']"):
+        sql = written(text, tags=pa.list_(pa.string()))
+        with duckdb.connect() as con:
+            found = con.register("t", table).execute(f"SELECT n FROM t WHERE {sql} ORDER BY n").fetchall()
+        expected = [
+            (n,) for n, value in enumerate(tags) if Filter(text).matches({"payload": {"tags": value}})
+        ]
+        assert found == expected, text
 
 
 @pytest.mark.parametrize("text", ["İstanbul", "ΟΔΟΣ ΑΣ1 Σ", "straße ŉ ﬁ ΐ", "DŽ Ａ", "1Σ ΑΣΑ"])

@@ -288,8 +288,8 @@ class _Writer:
         if texts and len(a.lists) == 1 and a.lists[0][1].type is not None:
             sql, value = a.lists[0]
             if pa.types.is_string(value.item("x").type) or pa.types.is_large_string(value.item("x").type):
-                literal = ", ".join("NULL" if v is None else literal(v) for v in items)
-                return f"{inside(sql)} {op} [{literal}]::VARCHAR[]"
+                listed = ", ".join("NULL" if v is None else literal(v) for v in items)
+                return f"{inside(sql)} {op} [{listed}]::VARCHAR[]"
         if not a.lists and not (a.constant is not None and b.lists):
             return NULL
         raise NotSupportedError(
