@@ -44,6 +44,8 @@ class Faulty(Disk):
     """Share of reads that bring less than was asked for."""
     error = None
     """Raised by every write."""
+    fail_after = None
+    """So many calls are answered, and then none."""
     seed = 0
     calls = 0
     _random = random.Random(0)
@@ -52,7 +54,10 @@ class Faulty(Disk):
     @classmethod
     def behave(cls, **how):
         """Forget earlier faults, and have these."""
-        defaults = {"latency_s": 0.0, "resets": 0.0, "lost_answers": 0.0, "partial_reads": 0.0, "error": None}
+        defaults = {
+            "latency_s": 0.0, "resets": 0.0, "lost_answers": 0.0, "partial_reads": 0.0, "error": None,
+            "fail_after": None,
+        }  # fmt: skip
         for name, value in {**defaults, **how}.items():
             setattr(Faulty, name, value)
         Faulty._random = random.Random(cls.seed)
@@ -66,6 +71,8 @@ class Faulty(Disk):
         Faulty.calls += 1
         if self.latency_s:
             time.sleep(self.latency_s)
+        if Faulty.fail_after is not None and Faulty.calls > Faulty.fail_after:
+            raise ConnectionResetError(104, "Connection reset by peer")
         if self._fate(self.resets):
             raise ConnectionResetError(104, "Connection reset by peer")
 

@@ -11,7 +11,8 @@ import pytest
 import vecdataset as vd
 from vecdataset import storage
 from vecdataset.backup import backup, read_manifest, restore
-from vecdataset.repair import manifests, repair
+from vecdataset.engine import manifests
+from vecdataset.repair import repair
 
 
 def fill(catalog, name, rows):

@@ -448,6 +448,23 @@ def test_snapshots_go_through_their_whole_life_in_the_shell(books):
     assert rows("snapshot", "list", "books") == []
 
 
+def test_a_working_copy_is_checked_out_and_published_in_the_shell(books):
+    made = rows("checkout", "books", "work")[0]
+    vd.open("work").delete([1])
+    done = rows("publish", "work")[0]
+
+    assert (made["version"], made["rows"]) == (done["version"] - 1, 3)
+    assert (done["url"], done["versions"]) == (str(Path("books").absolute()), 1)
+    assert len(books.refresh()) == 2
+    assert rows("checkout", "books", "then", "--at", str(made["version"]))[0]["rows"] == 3
+    assert rows("publish", "work", "another")[0]["versions"] == 1
+    books.delete([2])
+    vd.open("work").delete([2])
+    parted = run("publish", "work")
+    assert parted.exit_code == 1
+    assert "went its own way" in parted.stderr
+
+
 def test_a_restore_can_be_tried_and_moves_aside_only_when_told(books):
     rows("snapshot", "create", "books", "first")
     vd.create("then", vectors=vd.VectorParams(2)).upsert([{"id": 7, "vector": [1, 2]}])

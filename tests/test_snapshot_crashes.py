@@ -17,7 +17,8 @@ import pytest
 
 import vecdataset as vd
 from vecdataset import storage
-from vecdataset.repair import manifests, repair
+from vecdataset.engine import manifests
+from vecdataset.repair import repair
 
 pytestmark = pytest.mark.slow
 

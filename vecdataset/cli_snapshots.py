@@ -15,6 +15,7 @@ import click
 
 from vecdataset.shell import (
     as_json_of,
+    at_option,
     bar,
     emit,
     is_server,
@@ -486,6 +487,57 @@ def _report(outcomes: Sequence[Any], *, as_json: bool) -> None:
             click.echo(f"{outcome.collection}: {outcome.error}", err=True)
     if failed:
         raise SystemExit(1)
+
+
+@main.command()
+@click.argument("url")
+@click.argument("target")
+@at_option
+@storage_option
+@target_option
+@json_flag
+def checkout(
+    url: str,
+    target: str,
+    at: str | None,
+    storage: dict[str, Any],
+    target_options: dict[str, Any],
+    as_json: bool,
+) -> None:
+    """Copy a collection's newest version to TARGET, to work on it there, or bring the copy up to date.
+
+    \b
+    Example:
+      $ vecdataset checkout s3://lake/books ./books
+    """
+    # Not those of the source where none are given for the target: it is mostly a disk.
+    with bar("checkout", share=True) as progress:
+        made = open_at(url, storage, at).checkout(target, storage_options=target_options, progress=progress)
+    data = {"url": made.url, "version": made.version, "rows": len(made)}
+    tell(f"{made.url} has version {made.version} of {url}, {len(made):,} points", data, as_json=as_json)
+
+
+@main.command()
+@click.argument("url")
+@click.argument("target", required=False)
+@storage_option
+@target_option
+@json_flag
+def publish(
+    url: str, target: str | None, storage: dict[str, Any], target_options: dict[str, Any], as_json: bool
+) -> None:
+    """Bring what was committed to a working copy to where it was checked out from, or to TARGET.
+
+    \b
+    Example:
+      $ vecdataset publish ./books
+    """
+    from dataclasses import asdict
+
+    with bar("publish", share=True) as progress:
+        done = open_at(url, storage).publish(target, storage_options=target_options, progress=progress)
+    said = f"{done.url} is at version {done.version}: {done.versions} versions, {done.copied} files came"
+    tell(said, asdict(done), as_json=as_json)
 
 
 @main.command("clean-up")

@@ -15,8 +15,9 @@ import numpy as np
 import pyarrow as pa
 
 from vecdataset import ledger, storage
+from vecdataset.checkouts import Published, check_out, publish
 from vecdataset.display import html_table, size
-from vecdataset.engine import KEEP_VERSIONS, Table
+from vecdataset.engine import KEEP_VERSIONS, Table, open_table
 from vecdataset.errors import (
     CollectionNotFoundError,
     InvalidInputError,
@@ -33,6 +34,7 @@ from vecdataset.indexes import SearchParams, build_params, default_kind, kinds
 from vecdataset.indexes.payload import SECOND_PART, PayloadIndex, lost_indexes, payload_index
 from vecdataset.indexes.training import Training
 from vecdataset.ordering import Order
+from vecdataset.origins import read_origin
 from vecdataset.pipeline import answer
 from vecdataset.points import Layout
 from vecdataset.query import LANCE_METRIC, Query, nearest_exact, query_vectors, search
@@ -300,10 +302,12 @@ class Collection:
                 refuse_dropped(self._reader)
             return self._reader
 
+    def _newest(self) -> Reader:
+        return self._reader if self._pinned else self._fresh()
+
     def refresh(self) -> Collection:
         """See others' commits now, whatever `max_staleness_s` says."""
-        if not self._pinned:
-            self._fresh()
+        self._newest()
         return self
 
     # -- in memory
@@ -1450,6 +1454,77 @@ class Collection:
     def snapshots(self) -> Snapshots:
         """Sealed versions: to create, list, verify, restore, copy, compare, delete and prune."""
         return Snapshots(_Host(self))
+
+    # -- working copies
+
+    def checkout(
+        self,
+        target: Any,
+        *,
+        filesystem: Any = None,
+        storage_options: Mapping[str, Any] | None = None,
+        progress: Callable[[float], None] | None = None,
+    ) -> Collection:
+        """Copy this version to another place, to work on it there, and return the copy.
+
+        Args:
+            target: A path or URL. A free place gets a copy of one version, with its indexes and without
+                snapshots; a copy that was made there before is brought up to date instead.
+            filesystem: An fsspec filesystem to use instead of the target's scheme.
+            storage_options: fsspec's options of the target's filesystem.
+            progress: Called with the share that is done, 0 to 1.
+
+        Each file is compared with what arrived. The copy remembers where it came from; `publish` brings
+        back what is committed to it. To bring it up to date moves only files that it has not.
+
+        Raises:
+            CommitConflictError: The copy there has versions of its own, and this collection too.
+            CollectionExistsError: Something else stands at the target.
+            CorruptionError: A file is missing, or not what was written.
+        """
+        place = storage.resolve(target, filesystem=filesystem, storage_options=storage_options)
+        check_out(self._newest(), place, progress=progress)
+        return Collection(open_table(place), name=place.name)
+
+    def publish(
+        self,
+        target: Any = None,
+        *,
+        filesystem: Any = None,
+        storage_options: Mapping[str, Any] | None = None,
+        progress: Callable[[float], None] | None = None,
+    ) -> Published:
+        """Bring the versions of a working copy to where it was checked out from.
+
+        Args:
+            target: A path or URL; None is the origin. A free place gets a copy of the newest version.
+            filesystem: An fsspec filesystem to use instead of the target's scheme.
+            storage_options: fsspec's options of the target's filesystem; they are not remembered.
+            progress: Called with the share that is done, 0 to 1.
+
+        New files go first, each compared with what arrived. Then the versions appear, one after the
+        other, as whole as when they were committed here. Where somebody wrote to the origin in the
+        meantime nothing is published.
+
+        Raises:
+            CommitConflictError: The origin has versions that this copy has not.
+            CollectionNotFoundError: Nothing stands at the origin any more.
+            VersionGoneError: Versions between were cleaned up.
+            CorruptionError: A file is missing, or not what was written.
+        """
+        return publish(
+            self._newest(),
+            target,
+            filesystem=filesystem,
+            storage_options=storage_options,
+            progress=progress,
+        )
+
+    @property
+    def origin(self) -> str | None:
+        """The URL that this working copy was checked out from; None elsewhere."""
+        known = read_origin(self._reader.table.location)
+        return None if known is None else known.url
 
     # -- export
 

@@ -295,6 +295,14 @@ class ReadOnlyFileSystemSuite:
 
         assert vd.open(tmp_path / "copy").count() == 5
 
+    def test_it_is_checked_out_and_nothing_is_published(self, published: Place, tmp_path: Path) -> None:
+        work = vd.open(published.at("books"), **published.how).checkout(tmp_path / "work")
+        work.delete([2])
+
+        assert work.count() == 3
+        with pytest.raises(vd.ReadOnlyError):
+            work.publish(**published.how)
+
     def test_nothing_is_written(self, published: Place) -> None:
         books = vd.open(published.at("books"), **published.how)
 
@@ -378,6 +386,12 @@ def every_operation(url: str, local: Path, **how: Any) -> dict[str, Any]:
     books.snapshots.restore("first")
     seen["restored"] = books.count()
     books.snapshots.delete("second")
+    work = books.checkout(local / "work")
+    work.upsert([_rich(200)])
+    published = work.publish(**how)
+    seen["published"] = (published.versions, published.copied, books.refresh().count())
+    books.delete([200])
+    seen["up to date"] = books.checkout(local / "work").count()
     books.export(str(local / "books.parquet"))
     seen["load"] = (
         vd.load(local / "books.parquet", _beneath(url, "loaded"), **_options(how)).count()

@@ -21,9 +21,9 @@ from vecdataset.manifests import (
     tag_path,
 )
 from vecdataset.sealing import THREADS, Progress
-from vecdataset.storage import Files, Location
+from vecdataset.storage import Files, Location, file_digest
 
-_OURS = (f"{FOLDER}/", "_refs/", f"{ledger.FOLDER}/")
+_OURS = (f"{FOLDER}/", "_refs/", f"{ledger.FOLDER}/", "_vecdataset/")
 
 
 def copy_snapshot(
@@ -57,13 +57,13 @@ def copy_snapshot(
     order = copy_order(snapshot)
     early = [f for f in order if not _late(f.path)]
     total = sum(f.size for f in order)
-    done = _Share(total, progress)
+    done = Share(total, progress)
     with tempfile.TemporaryDirectory(prefix="vecdataset-") as folder:
 
         def move(f: SealedFile) -> int:
-            moved = _move(f, here, there, have, folder)
+            _, moved = move_file(f.path, (f.size, f.sha256), here, there, have, folder)
             done.add(f.size)
-            return moved
+            return f.size if moved else -1
 
         # Large files first: the last thread to finish then has little left to do.
         with ThreadPoolExecutor(THREADS) as pool:
@@ -98,23 +98,33 @@ def check_target(
     snapshot: Snapshot, target: Location, *, ours: Mapping[str, SealedFile], fresh: bool
 ) -> dict[str, int]:
     """Refuse a target that holds something else, or has no room; return the sizes of its files."""
+    have = files_at(target, ours={*ours, *(f.path for f in snapshot.files)})
+    # The sealed manifest comes last: without one, what stands there is a restore that did not end.
+    if fresh and any(p.startswith(f"{FOLDER}/") for p in have):
+        raise _occupied(target)
+    room_for(sum(f.size for f in snapshot.files if f.path not in have), target)
+    return have
+
+
+def files_at(target: Location, *, ours: Container[str]) -> dict[str, int]:
+    """Return the sizes of the files at a place where nothing stands but files of `ours`, or refuse it."""
     there = storage.files(target)
     if target.kind == "local" and Path(target.uri).is_file():
         raise CollectionExistsError(f"{target.url} is a file", hint="nothing was written; name a folder")
     have = {f.path: f.size for f in there.list_files()}
-    foreign = strangers(have, {*ours, *(f.path for f in snapshot.files)})
-    # The sealed manifest comes last: without one, what stands there is a restore that did not end.
-    whole = fresh and any(p.startswith(f"{FOLDER}/") for p in have)
-    if whole or foreign:
-        raise CollectionExistsError(
-            f"{target.url} holds something already", hint="nothing was written; choose another place"
-        )
+    if strangers(have, ours):
+        raise _occupied(target)
     if have:
         for folder in ("data", "_versions", "_transactions", "_deletions", "_indices", FOLDER):
             if there.leads_outside(folder):
                 raise CollectionExistsError(f"{folder} in {target.url} leads to another place, by a link")
-    room_for(sum(f.size for f in snapshot.files if f.path not in have), target)
     return have
+
+
+def _occupied(target: Location) -> CollectionExistsError:
+    return CollectionExistsError(
+        f"{target.url} holds something already", hint="nothing was written; choose another place"
+    )
 
 
 def strangers(paths: Iterable[str], sealed: Container[str]) -> list[str]:
@@ -143,38 +153,59 @@ def _late(path: str) -> int:
     return 2 if path.startswith("_refs/") else 1 if path.startswith("_versions/") else 0
 
 
-def _move(f: SealedFile, here: Files, there: Files, have: Mapping[str, int], folder: str) -> int:
-    """Copy one file unless it is there; return the bytes moved, or -1."""
-    if have.get(f.path) == f.size and there.digest(f.path)[1] == f.sha256:
-        return -1
-    if here.leads_outside(f.path):
-        raise CorruptionError(f"{f.path} of {here.location.url} leads out of its collection, by a link")
-    spool = Path(folder) / hashlib.sha256(f.path.encode()).hexdigest()
+def move_file(
+    path: str, known: ledger.Digest | None, here: Files, there: Files, have: Mapping[str, int], folder: str
+) -> tuple[ledger.Digest, bool]:
+    """Copy one file unless it is there; return its size and SHA-256, and whether it moved.
+
+    Args:
+        path: The file.
+        known: Its size and SHA-256; None where nobody wrote them down, so that what is sent is hashed.
+        here: Where it is.
+        there: Where it goes.
+        have: Sizes of the files that are there.
+        folder: On the local disk, for what cannot go straight.
+
+    Raises:
+        CorruptionError: It is missing, or not what was written down.
+        StorageError: What arrived is not what was sent.
+    """
+    if known is not None and have.get(path) == known[0] and there.digest(path) == known:
+        return known, False
+    if here.leads_outside(path):
+        raise CorruptionError(f"{path} of {here.location.url} leads out of its collection, by a link")
+    spool = Path(folder) / hashlib.sha256(path.encode()).hexdigest()
     try:
-        arrived = here.copy_verified(f.path, there, spool)
+        if known is not None:
+            arrived = here.copy_verified(path, there, spool)
+        else:
+            here.download(path, spool)
+            known = file_digest(spool)
+            if have.get(path) == known[0] and there.digest(path) == known:
+                return known, False
+            there.upload(spool, path)
+            arrived = there.digest(path)
     except NotFoundError as exc:
         raise CorruptionError(
-            f"{f.path} of {here.location.url} is missing; the copy was not finished", hint=_NAMES_ALL
+            f"{path} of {here.location.url} is missing; the copy was not finished", hint=_NAMES_ALL
         ) from exc
     finally:
         spool.unlink(missing_ok=True)
-    if arrived != (f.size, f.sha256):
-        there.delete([f.path])
-        if here.digest(f.path) != (f.size, f.sha256):
+    if arrived != known:
+        there.delete([path])
+        if here.digest(path) != known:
             raise CorruptionError(
-                f"{f.path} of {here.location.url} is damaged; the copy was not finished", hint=_NAMES_ALL
+                f"{path} of {here.location.url} is damaged; the copy was not finished", hint=_NAMES_ALL
             )
-        raise StorageError(
-            f"{f.path} did not arrive at {there.location.url} as it was sent", hint="copy again"
-        )
-    return f.size
+        raise StorageError(f"{path} did not arrive at {there.location.url} as it was sent", hint="copy again")
+    return known, True
 
 
 _NAMES_ALL = "verify() names every damaged file"
 
 
-class _Share:
-    """Counts bytes of several threads, and tells the share."""
+class Share:
+    """Counts bytes that several threads move, and tells the share of `total`."""
 
     def __init__(self, total: int, progress: Progress | None) -> None:
         self._total = max(1, total)
@@ -183,6 +214,7 @@ class _Share:
         self._lock = threading.Lock()
 
     def add(self, size: int) -> None:
+        """Count these too."""
         if self._progress is None:
             return
         with self._lock:

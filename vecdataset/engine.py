@@ -59,12 +59,15 @@ from vecdataset.errors import (
     VersionGoneError,
     VersionNotFoundError,
 )
+from vecdataset.origins import read_origin
 from vecdataset.schema import EXTRA, JSON_NUMBER, NARROWED, WIDENED, WIDENED_NUMBER, is_passing
 from vecdataset.storage import Location
 
 storage.register_lance_files(LanceFileSession)
 
 KEEP_VERSIONS: Final = timedelta(days=7)
+_VERSIONS: Final = "_versions"
+_MANIFEST: Final = re.compile(r"(\d+)\.manifest")
 _NEWEST_FIRST: Final = (1 << 64) - 1
 """Lance names manifests by this less the version, so that listings begin with the newest."""
 SMALL_FRAGMENTS: Final = 32
@@ -592,12 +595,9 @@ class Table:
             or made is None
             or not isinstance(made.operation, operation.Update | operation.Delete | operation.UpdateConfig)
         ):
-            first = 1 if base is None else base.version
-            with _translated(self.location):
-                tracked = self._ds.tracked_files(min_version=first).read_all()
-            rows = list(zip(tracked["version"].to_pylist(), tracked["path"].to_pylist(), strict=True))
-            old = {path for version, path in rows if base is not None and version == first}
-            return sorted({path for version, path in rows if version == self.version} - old)
+            needed = self.files_since(1 if base is None else base.version)
+            old = set() if base is None else needed.get(base.version, set())
+            return sorted(needed[self.version] - old)
         paths = [f"_transactions/{made.read_version}-{made.uuid}.txn", self.manifest_path()]
         for fragment in getattr(made.operation, "new_fragments", ()):
             paths += [f"data/{file.path}" for file in fragment.files]
@@ -611,9 +611,9 @@ class Table:
 
     def manifest_path(self) -> str:
         """Return the path of this version's Lance manifest."""
-        newest_first = f"_versions/{_NEWEST_FIRST - self.version:020d}.manifest"
+        newest_first = f"{_VERSIONS}/{_NEWEST_FIRST - self.version:020d}.manifest"
         if self.location.kind == "local" and not os.path.exists(f"{self.location.uri}/{newest_first}"):  # noqa: PTH110 - for each commit
-            return f"_versions/{self.version}.manifest"  # datasets of older Lance simply count
+            return f"{_VERSIONS}/{self.version}.manifest"  # datasets of older Lance simply count
         return newest_first
 
     def _retried(self, once: Callable[[Table], Table]) -> Table:
@@ -864,6 +864,8 @@ class Table:
     def clean_up(self, *, older_than: timedelta = KEEP_VERSIONS, orphans: bool = False) -> int:
         """Remove versions older than `older_than` that no tag holds; return the bytes freed.
 
+        Those of a working copy that are not published yet stay, whatever their age.
+
         Args:
             older_than: Versions, and what crashes left half written, must be older.
             orphans: Also remove files that no version names, whatever their age; a writer at work has
@@ -883,18 +885,34 @@ class Table:
             )
         with _translated(self.location):
             done = self._ds.cleanup_old_versions(
-                older_than=older_than, error_if_tagged_old_versions=False, delete_unverified=orphans
+                older_than=older_than,
+                retain_versions=self._unpublished(),
+                error_if_tagged_old_versions=False,
+                delete_unverified=orphans,
             )
             ledger.trim(self.location, [int(v["version"]) for v in self._ds.versions()])
         swept = files.sweep(timedelta(0) if orphans else max(older_than, KEEP_VERSIONS))
         return int(done.bytes_removed) + swept
 
+    def _unpublished(self) -> int | None:
+        """Return how many versions a working copy must keep: that of its origin, and what follows."""
+        origin = read_origin(self.location)
+        return None if origin is None else max(1, self.latest_version() - origin.version + 1)
+
     def files(self) -> list[str]:
         """Return the paths of all files that this version needs, relative to the dataset."""
+        return sorted(self.files_since(self.version)[self.version])
+
+    def files_since(self, version: int) -> dict[int, set[str]]:
+        """Return the paths of all files that each version needs, from `version` to this one."""
+        needed: dict[int, set[str]] = {}
         with _translated(self.location):
-            tracked = self._ds.tracked_files(min_version=self.version).read_all()
-        rows = zip(tracked["version"].to_pylist(), tracked["path"].to_pylist(), strict=True)
-        return sorted({path for version, path in rows if version == self.version})
+            for batch in self._ds.tracked_files(min_version=version):
+                rows = zip(batch["version"].to_pylist(), batch["path"].to_pylist(), strict=True)
+                for number, path in rows:
+                    if number <= self.version:
+                        needed.setdefault(number, set()).add(path)
+        return needed
 
     def fragment_list(self) -> list[Fragment]:
         """Return the fragments in storage order; from the manifest, so it costs microseconds each."""
@@ -1025,6 +1043,19 @@ def open_table(location: Location, *, version: int | None = None) -> Table:
     with _translated(location, version=version):
         dataset = lance.dataset(location.uri, version=version, storage_options=dict(location.options) or None)
     return Table(dataset, location)
+
+
+def manifests(location: Location) -> dict[int, str]:
+    """Return the paths of the Lance manifests at a location by version, newest first; opens none."""
+    found: dict[int, str] = {}
+    for file in storage.files(location.child(_VERSIONS)).list_files(recursive=False):
+        name = _MANIFEST.fullmatch(file.path)
+        if name is not None:
+            number = int(name[1])
+            # Twenty digits count down from the newest; older datasets simply count.
+            version = _NEWEST_FIRST - number if len(name[1]) == 20 else number
+            found[version] = f"{_VERSIONS}/{file.path}"
+    return dict(sorted(found.items(), reverse=True))
 
 
 def create_table(location: Location, schema: pa.Schema) -> Table:

@@ -28,7 +28,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor, wait
 from contextlib import contextmanager, suppress
 from contextvars import ContextVar
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, fields, replace
 from datetime import UTC, datetime
 from functools import cache
 from pathlib import Path
@@ -38,7 +38,19 @@ from vecdataset import storage
 from vecdataset.errors import NotFoundError, VecDatasetError
 from vecdataset.storage import Location
 
-__all__ = ["FOLDER", "Digest", "Entry", "Ledger", "noted", "read_ledger", "record", "settle", "tool", "trim"]
+__all__ = [
+    "FOLDER",
+    "Digest",
+    "Entry",
+    "Ledger",
+    "carry",
+    "noted",
+    "read_ledger",
+    "record",
+    "settle",
+    "tool",
+    "trim",
+]
 
 FOLDER: Final = "_records"
 LOG: Final = "log"
@@ -163,15 +175,7 @@ def record(
     The interpreter waits at its end for digests that are still under way.
     """
     given: Mapping[str, Any] = counts or {}
-    entry = Entry(
-        version=version,
-        at=datetime.now(UTC).isoformat(timespec="microseconds"),
-        action=action,
-        tool=tool(),
-        user=_user(),
-        note=_note.get(),
-        **given,
-    )
+    entry = _entry(version, action, note=_note.get(), **given)
     with _forgiven(location):
         if location.kind != "local":
             _append(location, entry, ())
@@ -183,6 +187,11 @@ def record(
             # The log is made now: what is written behind must not bring back a collection that was removed.
             storage.files(location).append(f"{FOLDER}/{LOG}", b"")
             _behind.begin(location.uri, lambda: _append_behind(location, entry, new))
+
+
+def _entry(version: int, action: str, **more: Any) -> Entry:
+    at = datetime.now(UTC).isoformat(timespec="microseconds")
+    return Entry(version=version, at=at, action=action, tool=tool(), user=_user(), **more)
 
 
 def _append_behind(location: Location, entry: Entry, paths: Sequence[str]) -> None:
@@ -200,20 +209,58 @@ def _forgiven(location: Location) -> Iterator[None]:
 
 def _append(location: Location, entry: Entry, paths: Sequence[str], *, create: bool = True) -> None:
     files = storage.files(location)
-    sealed = []
+    sealed: list[tuple[str, int, str]] = []
     for path in paths:
         with suppress(NotFoundError):  # a later commit may have replaced and removed it
             sealed.append((path, *files.digest(path)))
-    body = {k: v for k in _FIELDS if (v := getattr(entry, k))} | {"files": sealed}
-    line = _line(json.dumps(body, separators=(",", ":"), ensure_ascii=False))
+    _write(location, entry.version, _line(replace(entry, files=sealed)), create=create)
+
+
+def _write(location: Location, version: int, lines: bytes, *, create: bool = True) -> None:
+    files = storage.files(location)
     if location.kind == "local":
-        files.append(f"{FOLDER}/{LOG}", line, create=create)
+        files.append(f"{FOLDER}/{LOG}", lines, create=create)
     else:
-        files.write(f"{FOLDER}/{entry.version:020d}-{uuid.uuid4().hex}", line)
+        files.write(f"{FOLDER}/{version:020d}-{uuid.uuid4().hex}", lines)
 
 
-def _line(text: str) -> bytes:
+def _line(entry: Entry) -> bytes:
+    body = {k: v for k in _FIELDS if (v := getattr(entry, k))} | {"files": entry.files}
+    text = json.dumps(body, separators=(",", ":"), ensure_ascii=False)
     return f"{_sum(text)} {text}\n".encode()
+
+
+def carry(
+    source: Location, target: Location, *, versions: Sequence[int], digests: Mapping[str, Digest]
+) -> None:
+    """Put on record at a copy what the source has on record of some versions; never raises.
+
+    Args:
+        source: Where the versions came from.
+        target: Where they are now.
+        versions: Which.
+        digests: Of files that came: where records are kept by file, those that no entry names go in too.
+    """
+    with _forgiven(target):
+        settle(source)
+        wanted = set(versions)
+        # What was folded carries the number of the newest version in it.
+        names = [n for n in _names(source) if n.endswith(LOG) or _number(n) >= min(versions)]
+        lines = [
+            line for line in _lines(source, names) if (e := _parsed(line)) is not None and e.version in wanted
+        ]
+        if target.kind == "local":
+            named = {path for line in lines if (e := _parsed(line)) is not None for path, _, _ in e.files}
+            files = [(path, *digest) for path, digest in sorted(digests.items()) if path not in named]
+            # In front: of two entries of a version the later one says what was done.
+            lines.insert(0, _line(_entry(max(versions), "checkout", files=files)).rstrip(b"\n"))
+        if lines:
+            _write(target, max(versions), b"\n".join([*lines, b""]))
+
+
+def _number(name: str) -> int:
+    text = name.rpartition("/")[2].partition("-")[0]
+    return int(text) if text.isdigit() else 0
 
 
 def _sum(text: str) -> str:

@@ -8,7 +8,6 @@ its rows. Nothing is deleted.
 
 from __future__ import annotations
 
-import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Final
@@ -19,9 +18,6 @@ from vecdataset.reader import Reader
 from vecdataset.storage import Location
 
 ASIDE: Final = "_damaged"
-_MANIFEST: Final = re.compile(r"_versions/(\d+)\.manifest")
-_NEWEST_FIRST: Final = (1 << 64) - 1
-"""Lance names manifests by this less the version, so that listings begin with the newest."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -54,18 +50,6 @@ class Repair:
         return "\n".join(lines)
 
 
-def manifests(location: Location) -> dict[int, str]:
-    """Return the paths of the manifests on disk by version, newest first."""
-    found: dict[int, str] = {}
-    for file in storage.files(location).list_files():
-        name = _MANIFEST.fullmatch(file.path)
-        if name is not None:
-            number = int(name[1])
-            # Twenty digits count down from the newest; older datasets simply count.
-            found[_NEWEST_FIRST - number if len(name[1]) == 20 else number] = file.path
-    return dict(sorted(found.items(), reverse=True))
-
-
 def repair(location: Location, *, dry_run: bool = True) -> Repair:
     """Look for a version that can be read, and go back to it.
 
@@ -77,7 +61,7 @@ def repair(location: Location, *, dry_run: bool = True) -> Repair:
         CollectionNotFoundError: There is no manifest at all.
         CorruptionError: No version can be read; nothing was moved.
     """
-    on_disk = manifests(location)
+    on_disk = engine.manifests(location)
     if not on_disk:
         raise CollectionNotFoundError(f"no collection at {location.url}")
     damaged: list[tuple[int, str]] = []
@@ -123,7 +107,7 @@ def _readable(location: Location, version: int) -> int:
 def newest_is_damaged(location: Location) -> int | None:
     """Return the newest version on disk if it cannot be read, for a message; None if it can."""
     try:
-        version = next(iter(manifests(location)), None)
+        version = next(iter(engine.manifests(location)), None)
         if version is None:
             return None
         _readable(location, version)

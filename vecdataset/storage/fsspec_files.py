@@ -80,7 +80,6 @@ class FsspecFiles(Files):
             self._fs.pipe_file(self._path(path), data)
 
     def create(self, path: str, data: bytes) -> bool:
-        """Write one file only if none is there, as far as the store can; tell whether it was written."""
         with self._errors(path):
             try:
                 self._fs.pipe_file(self._path(path), data, mode="create")

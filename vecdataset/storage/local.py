@@ -142,6 +142,20 @@ class LocalFiles(Files):
         with self._replacing(path) as part:
             part.write_bytes(data)
 
+    def create(self, path: str, data: bytes) -> bool:
+        final = self._path(path)
+        part = final.with_name(f"{PART}{uuid.uuid4().hex}")
+        with _errors(self.location, path):
+            final.parent.mkdir(parents=True, exist_ok=True)
+            try:
+                part.write_bytes(data)
+                final.hardlink_to(part)  # as Lance does: a name appears with its content, or not at all
+            except FileExistsError:
+                return False
+            finally:
+                part.unlink(missing_ok=True)
+            return True
+
     def append(
         self,
         path: str,

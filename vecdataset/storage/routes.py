@@ -213,6 +213,11 @@ class Files(ABC):
     def write(self, path: str, data: bytes) -> None:
         """Write one file, whole or not at all, replacing the one that is there."""
 
+    def create(self, path: str, data: bytes) -> bool:
+        """Write one file only if none is there, as far as the store can; tell whether it was written."""
+        del data
+        raise NotSupportedError(f"{self.location.url!r} stands in a store without exclusive writes: {path!r}")
+
     def append(
         self,
         path: str,

@@ -282,6 +282,8 @@ def _route(scheme: str) -> FileSystem | None:
 def _of_object(asked: _Asked) -> Location:
     """Return where a path on an fsspec object leads."""
     filesystem, path = asked.filesystem, asked.url
+    if path.lower().startswith(_ALWAYS_BRIDGED):  # as `Collection.url` shows it
+        path = path[len(_ALWAYS_BRIDGED) :]
     cls = type(filesystem)
     name = f"{cls.__module__}.{cls.__qualname__}"
     if not hasattr(filesystem, "protocol") or not hasattr(filesystem, "storage_options"):

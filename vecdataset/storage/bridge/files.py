@@ -64,7 +64,7 @@ class BridgedFiles(Files):
             self._store.put(self._key(path), data)
 
     def create(self, path: str, data: bytes) -> bool:
-        """Write one file only if none is there; tell whether it was written."""
+        """See `Files`."""
         with self._errors(path):
             try:
                 self._store.create(self._key(path), data)
