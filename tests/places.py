@@ -5,6 +5,7 @@ import getpass
 import importlib.util
 import os
 import shutil
+import signal
 import socket
 import subprocess
 import sys
@@ -123,6 +124,43 @@ def sftp(folder):
             yield Spot(f"sftp://127.0.0.1{folder}/lib", options, folder=folder / "lib", process=process)
         finally:
             process.kill()
+
+
+@contextlib.contextmanager
+def smb(folder):
+    """A Samba server of this user's own."""
+    needs("smbprotocol")
+    smbd = shutil.which("smbd") or shutil.which("smbd", path="/usr/sbin:/usr/local/sbin")
+    if smbd is None or shutil.which("smbpasswd") is None:
+        pytest.skip("there is no Samba server: apt-get install samba")
+    own = folder.parent / f"{folder.name}-smb"
+    own.mkdir(mode=0o700)
+    port, user = free_port(), getpass.getuser()
+    kept = {"private": "dir", "state": "directory", "lock": "directory", "cache": "directory",
+            "pid": "directory", "ncalrpc": "dir"}  # fmt: skip
+    own.joinpath("smb.conf").write_text(
+        f"[global]\nserver role = standalone server\nsmb ports = {port}\ninterfaces = 127.0.0.1/8\n"
+        "bind interfaces only = yes\npassdb backend = tdbsam\nload printers = no\ndisable spoolss = yes\n"
+        f"disable netbios = yes\nlog file = {own}/log\n"
+        + "".join(f"{name} {kind} = {own}/{name}\n" for name, kind in kept.items())
+        + f"[share]\npath = {folder}\nread only = no\nvalid users = {user}\n"
+    )
+    for name in kept:
+        (own / name).mkdir()
+    subprocess.run(
+        ["smbpasswd", "-c", own / "smb.conf", "-a", "-s", user],
+        input=f"{PASSWORD}\n{PASSWORD}\n", text=True, check=True, capture_output=True,
+    )  # fmt: skip
+    with subprocess.Popen(
+        [smbd, "-F", "--no-process-group", "-s", own / "smb.conf"],
+        stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, start_new_session=True,
+    ) as process:  # fmt: skip
+        try:
+            wait_for(port)
+            options = {"port": port, "username": user, "password": PASSWORD}
+            yield Spot("smb://127.0.0.1/share/lib", options, folder=folder / "lib", process=process)
+        finally:
+            os.killpg(process.pid, signal.SIGKILL)  # a process for each connection
 
 
 def free_port():

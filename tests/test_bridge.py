@@ -391,7 +391,9 @@ def test_a_range_of_a_file_that_was_cut_short_is_no_answer(tmp_path):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("server", [places.sftp, places.webdav, places.ftp], ids=lambda s: s.__name__)
+@pytest.mark.parametrize(
+    "server", [places.sftp, places.smb, places.webdav, places.ftp], ids=lambda s: s.__name__
+)
 def test_a_collection_on_a_server_lives_a_whole_life(server, tmp_path):
     tmp_path.joinpath("served").mkdir()
     with server(tmp_path / "served") as spot:
@@ -408,6 +410,19 @@ def test_a_collection_on_a_server_lives_a_whole_life(server, tmp_path):
         assert places.PASSWORD not in again.info().storage + repr(again.info())
         with pytest.raises(vd.CollectionExistsError):
             written(spot.at("books"), **spot.how)
+
+
+@pytest.mark.slow
+def test_a_wrong_password_is_refused_though_the_right_one_is_in_use(tmp_path):
+    tmp_path.joinpath("served").mkdir()
+    with places.smb(tmp_path / "served") as spot:
+        written(spot.at("books"), **spot.how)
+        wrong = {**spot.options, "password": "another-secret-word"}
+        with pytest.raises(vd.StoragePermissionError, match="refuses access") as caught:
+            vd.open(spot.at("books"), storage_options=wrong)
+
+        assert "another-secret-word" not in str(caught.value)
+        assert "127.0.0.1/share/lib/books" in str(caught.value)
 
 
 @pytest.mark.slow

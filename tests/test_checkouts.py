@@ -1,6 +1,5 @@
 """Working copies: what is committed to one comes back whole, or not at all."""
 
-import hashlib
 import threading
 from concurrent.futures import ThreadPoolExecutor
 from datetime import timedelta
@@ -492,8 +491,8 @@ def test_from_s3_to_a_disk_and_back(s3, tmp_path):
 
 @pytest.mark.slow
 def test_over_webdav_no_credential_stays_behind(tmp_path):
+    (tmp_path / "served").mkdir()
     with places.webdav(tmp_path / "served") as spot:
-        (tmp_path / "served").mkdir(exist_ok=True)
         origin = books_at(spot.at("books"), **spot.how)
         work = origin.checkout(tmp_path / "work")
         work.upsert([point(100)])
@@ -502,4 +501,3 @@ def test_over_webdav_no_credential_stays_behind(tmp_path):
         assert content(origin.refresh()) == content(work)
     stored = b"".join(p.read_bytes() for p in (tmp_path / "work").rglob("*") if p.is_file())
     assert places.PASSWORD.encode() not in stored
-    assert hashlib.sha256(stored).hexdigest()

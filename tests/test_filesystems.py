@@ -123,6 +123,11 @@ class TestFtp(Served, FileSystemSuite):
     server = staticmethod(places.ftp)
 
 
+@pytest.mark.slow
+class TestSmb(Served, FileSystemSuite):
+    server = staticmethod(places.smb)
+
+
 # ---------------------------------------------------------------------------- read-only
 
 

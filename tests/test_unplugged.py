@@ -21,7 +21,7 @@ def _cache_of_its_own(monkeypatch, tmp_path):
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "xdg"))
 
 
-@pytest.fixture(params=["sftp", "webdav", "s3", "s3 by the bridge"])
+@pytest.fixture(params=["sftp", "smb", "webdav", "s3", "s3 by the bridge"])
 def plugged(request, tmp_path):
     """A place whose requests go through a plug, and the plug."""
     if request.param.startswith("s3"):
@@ -36,7 +36,7 @@ def plugged(request, tmp_path):
     folder = tmp_path / "served"
     folder.mkdir()
     with getattr(places, request.param)(folder) as spot:
-        if request.param == "sftp":
+        if "port" in spot.options:
             plug = places.Plug(spot.options["port"])
             options = {**spot.options, "port": plug.port}
         else:

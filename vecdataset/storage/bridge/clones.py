@@ -42,7 +42,15 @@ _FINAL: Final = (
     ImportError,
 )
 _FINAL_ERRNO: Final = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.ENAMETOOLONG})
-_FINAL_NAMES: Final = frozenset({"AuthenticationException", "BadHostKeyException", "error_perm"})
+_FINAL_NAMES: Final = frozenset(
+    {
+        "AuthenticationException",
+        "BadHostKeyException",
+        "error_perm",
+        "SMBAuthenticationError",
+        "LogonFailure",
+    }
+)
 
 _log = logging.getLogger(__name__)
 

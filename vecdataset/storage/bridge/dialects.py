@@ -285,11 +285,12 @@ def dialect_of(protocols: tuple[str, ...], cls: type[Any]) -> Dialect:
     """Return the dialect of a filesystem class, with the strategy that was registered for it."""
     from vecdataset.storage.bridge.ftp import FtpDialect
     from vecdataset.storage.bridge.sftp import SftpDialect
+    from vecdataset.storage.bridge.smb import SmbDialect
     from vecdataset.storage.bridge.webdav import WebdavDialect
 
     known = (
         LocalDialect, MemoryDialect, ObjectStoreDialect, SftpDialect, WebdavDialect, FtpDialect,
-        HttpDialect, ReadOnlyDialect,
+        SmbDialect, HttpDialect, ReadOnlyDialect,
     )  # fmt: skip
     found: Dialect = next((d() for d in known if set(d.protocols) & set(protocols)), Dialect())
     if type(found) is Dialect and getattr(cls, "async_impl", False):

@@ -26,12 +26,23 @@ _UNREACHABLE: Final = frozenset(
         "ConnectTimeoutError", "ReadTimeoutError", "ProxyConnectionError", "ConnectError", "ConnectTimeout",
         "ReadTimeout", "ReadError", "RemoteProtocolError", "ClientConnectorError", "ServerDisconnectedError",
         "FSTimeoutError", "ConnectionClosedError", "ConnectionTimeoutError", "ClientOSError",
+        "SMBConnectionClosed",
     }
 )  # fmt: skip
 """Errors of the wire, by name: they share no base class, and their packages may be missing."""
 
+_WIRE: Final = (TimeoutError, ConnectionError, EOFError, socket.gaierror)
+
 _REFUSED: Final = frozenset(
-    {"AuthenticationException", "BadHostKeyException", "NoCredentialsError", "error_perm"}
+    {
+        "AuthenticationException",
+        "BadHostKeyException",
+        "NoCredentialsError",
+        "error_perm",
+        "SMBAuthenticationError",
+        "LogonFailure",
+        "AccessDenied",
+    }
 )
 
 
@@ -50,7 +61,9 @@ def meaning(error: BaseException, where: str, text: str) -> VecDatasetError:
             f"the store refuses access to {where!r} ({told})",
             hint="check user, password or key, and permissions",
         )
-    if isinstance(error, TimeoutError | ConnectionError | EOFError | socket.gaierror) or kind in _UNREACHABLE:
+    # smbprotocol says ValueError of what the operating system said first.
+    wire = isinstance(error, _WIRE) or isinstance(error.__cause__, _WIRE)
+    if wire or kind in _UNREACHABLE:
         return StorageUnreachableError(
             f"the store of {where!r} does not answer ({told})",
             hint="what was not acknowledged can be repeated",

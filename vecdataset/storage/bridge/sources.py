@@ -33,6 +33,7 @@ _IGNORES_UNKNOWN: Final = frozenset({"memory", "ftp", "zip", "tar", "libarchive"
 
 _EXTRAS: Final = {
     "sftp": ("paramiko", "sftp"), "ssh": ("paramiko", "sftp"),
+    "smb": ("smbprotocol", "smb"),
     "webdav": ("webdav4", "webdav"), "dav": ("webdav4", "webdav"),
     "s3": ("s3fs", "s3"), "s3a": ("s3fs", "s3"),
     "http": ("aiohttp", "http"), "https": ("aiohttp", "http"),
