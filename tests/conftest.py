@@ -21,6 +21,9 @@ hypothesis.settings.register_profile("settled", derandomize=True, deadline=None)
 hypothesis.settings.register_profile("wander", derandomize=False, deadline=None)
 hypothesis.settings.load_profile("settled")
 
+# gcsfs asks Google itself, over gRPC and for minutes, of what kind a bucket on an emulator is.
+os.environ["GCSFS_EXPERIMENTAL_ZB_HNS_SUPPORT"] = "false"
+
 PLUGINS = Path(__file__).parent / "plugins"
 
 

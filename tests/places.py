@@ -163,6 +163,32 @@ def smb(folder):
             os.killpg(process.pid, signal.SIGKILL)  # a process for each connection
 
 
+@contextlib.contextmanager
+def gcs():
+    """fake-gcs-server with a bucket `lake`; without Google's own class of buckets, asked for over gRPC."""
+    needs("gcsfs")
+    found = os.environ.get("VECDATASET_FAKE_GCS") or shutil.which("fake-gcs-server")
+    if not found:
+        pytest.skip(
+            "needs fake-gcs-server: go install github.com/fsouza/fake-gcs-server@latest, "
+            "and VECDATASET_FAKE_GCS to name it"
+        )
+    port = free_port()
+    endpoint = f"http://127.0.0.1:{port}"
+    command = [found, "-scheme", "http", "-host", "127.0.0.1", "-port", str(port), "-backend", "memory",
+               "-external-url", endpoint, "-public-host", f"127.0.0.1:{port}"]  # fmt: skip
+    with subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL) as process:
+        try:
+            wait_for(port)
+            from gcsfs import GCSFileSystem
+
+            options = {"endpoint_url": endpoint, "token": "anon"}
+            GCSFileSystem(**options, skip_instance_cache=True).mkdir("lake")
+            yield Spot("gs://lake", options, process=process)
+        finally:
+            process.kill()
+
+
 def free_port():
     with socket.create_server(("127.0.0.1", 0)) as one:
         return one.getsockname()[1]

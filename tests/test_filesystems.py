@@ -128,6 +128,14 @@ class TestSmb(Served, FileSystemSuite):
     server = staticmethod(places.smb)
 
 
+@pytest.mark.slow
+@pytest.mark.filterwarnings("ignore:Sending a large body directly:ResourceWarning")  # aiohttp's, of gcsfs
+class TestGoogle(Served, FileSystemSuite):
+    @staticmethod
+    def server(_):
+        return places.gcs()
+
+
 # ---------------------------------------------------------------------------- read-only
 
 

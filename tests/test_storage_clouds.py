@@ -64,12 +64,21 @@ def test_who_is_anonymous_cannot_write():
     assert resolve("gs://b/c", storage_options={"token": "anon"}).commit == "read-only"
 
 
-def test_an_endpoint_on_this_machine_is_not_sent_through_a_proxy():
-    found = lance("gs://b/c", endpoint_url="http://localhost:4443", token="anon")
+def test_an_endpoint_on_this_machine_is_not_sent_through_a_proxy(tmp_path):
+    found = lance(
+        "gs://b/c", endpoint_url="http://localhost:4443", token=key_file(tmp_path, "service_account")
+    )
 
     assert found["google_base_url"] == "http://localhost:4443"
     assert found["allow_http"] == "true"
     assert found["proxy_excludes"] == "localhost"
+
+
+def test_nobody_at_an_endpoint_of_its_own_may_want_to_write_and_takes_the_bridge():
+    found = resolve("gs://b/c", storage_options={"endpoint_url": "http://localhost:4443", "token": "anon"})
+
+    assert (found.kind, found.commit, found.url) == ("bridge", "unknown", "gs://b/c")
+    assert "without a signature" in found.reason
 
 
 def test_a_key_file_that_is_not_there_is_named(tmp_path):

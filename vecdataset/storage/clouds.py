@@ -16,6 +16,7 @@ from urllib.parse import quote
 from vecdataset.errors import (
     InvalidInputError,
     MissingDependencyError,
+    NotSupportedError,
     StorageError,
     StoragePermissionError,
     StorageUnreachableError,
@@ -141,6 +142,19 @@ class GoogleFileSystem(_Cloud):
     requires = ("gcsfs",)
     extra = "gcs"
     dialect = GOOGLE
+
+    def locate(self, url: str, filesystem: object | None, options: Mapping[str, Any]) -> Location:
+        """See `_Cloud`; nobody at an endpoint of its own is who tries an emulator, and wants to write there.
+
+        Raises:
+            NotSupportedError: So: Lance's client signs whatever it writes.
+        """
+        location = super().locate(url, filesystem, options)
+        if location.commit == "read-only" and "google_base_url" in location.options:
+            raise NotSupportedError(
+                "Lance's client of Google Cloud Storage writes nothing without a signature"
+            )
+        return location
 
 
 class AzureFileSystem(_Cloud):
