@@ -9,6 +9,7 @@ import signal
 import socket
 import subprocess
 import sys
+import tempfile
 import threading
 import time
 from dataclasses import dataclass, field
@@ -189,13 +190,47 @@ def gcs():
             process.kill()
 
 
+AZURE_KEY = "Eby8vdM02xNOcqFlqUwJPLlmEtlCDXJ1OUzFT50uSRZ6IFsuFq2UVErCz4I6tq/K1SZFPTOtr/KBHBeksoGMGw=="
+"""The key that Azurite and Azure's own emulator publish."""
+
+
+@contextlib.contextmanager
+def azure():
+    """Microsoft's Blob server, which CI installs, with a container `lake`."""
+    needs("adlfs")
+    found = os.environ.get("VECDATASET_AZURITE") or shutil.which("azurite-blob")
+    if not found:
+        pytest.skip("needs azurite-blob: npm install azurite, and VECDATASET_AZURITE to name it")
+    port = free_port()
+    with (
+        tempfile.TemporaryDirectory(prefix="azurite-") as folder,
+        subprocess.Popen(
+            [found, "--blobPort", str(port), "--location", folder, "--silent", "--skipApiVersionCheck"],
+            stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL,
+        ) as process,
+    ):  # fmt: skip
+        try:
+            wait_for(port, within_s=60)
+            options = {
+                "connection_string": "DefaultEndpointsProtocol=http;AccountName=devstoreaccount1;"
+                f"AccountKey={AZURE_KEY};BlobEndpoint=http://127.0.0.1:{port}/devstoreaccount1;"
+            }
+            from adlfs import AzureBlobFileSystem
+
+            AzureBlobFileSystem(**options, skip_instance_cache=True).mkdir("lake")
+            yield Spot("az://lake", options, process=process)
+        finally:
+            process.terminate()
+            process.wait(20)
+
+
 def free_port():
     with socket.create_server(("127.0.0.1", 0)) as one:
         return one.getsockname()[1]
 
 
-def wait_for(port):
-    end = time.monotonic() + 10
+def wait_for(port, *, within_s=10):
+    end = time.monotonic() + within_s
     while True:
         with contextlib.suppress(OSError), socket.create_connection(("127.0.0.1", port), timeout=1):
             return

@@ -136,6 +136,19 @@ class TestGoogle(Served, FileSystemSuite):
         return places.gcs()
 
 
+@pytest.mark.slow
+@pytest.mark.filterwarnings("ignore:Sending a large body directly:ResourceWarning")  # aiohttp's, of adlfs
+class TestAzure(Served, FileSystemSuite):
+    @staticmethod
+    def server(_):
+        return places.azure()
+
+    @pytest.fixture
+    def place(self, spot):
+        secrets = (places.AZURE_KEY,)
+        return Place(url=spot.at(uuid.uuid4().hex), storage_options=spot.options, secrets=secrets)
+
+
 # ---------------------------------------------------------------------------- read-only
 
 

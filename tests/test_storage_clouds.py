@@ -2,20 +2,16 @@
 
 import json
 import os
-import shutil
-import socket
-import subprocess
-import time
 from pathlib import Path
 
 import numpy as np
+import places
 import pytest
+from places import AZURE_KEY as KEY
 
 import vecdataset as vd
 from vecdataset.storage import files, resolve
 
-KEY = "Eby8vdM02xNOcqFlqUwJPLlmEtlCDXJ1OUzFT50uSRZ6IFsuFq2UVErCz4I6tq/K1SZFPTOtr/KBHBeksoGMGw=="
-"""The key that Azurite and Azure's own emulator publish."""
 SECRETS = {"account_key": "c2VjcmV0", "sas_token": "?sv=1&sig=secret", "client_secret": "secret"}
 
 
@@ -175,35 +171,10 @@ def test_wrong_urls_and_options_are_refused(url, options, error, match):
 
 
 @pytest.fixture(scope="module")
-def azurite(tmp_path_factory):
-    """Microsoft's Blob server, which CI installs; its options for adlfs."""
-    found = os.environ.get("VECDATASET_AZURITE") or shutil.which("azurite-blob")
-    if not found:
-        pytest.skip("needs azurite-blob: npm install azurite, and VECDATASET_AZURITE to name it")
-    folder = tmp_path_factory.mktemp("azurite")
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
-    command = [found, "--blobPort", str(port), "--location", str(folder), "--silent", "--skipApiVersionCheck"]
-    server = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
-    try:
-        for _ in range(600):
-            with socket.socket() as probe:
-                if probe.connect_ex(("127.0.0.1", port)) == 0:
-                    break
-            time.sleep(0.1)
-        endpoint = f"http://127.0.0.1:{port}/devstoreaccount1"
-        options = {
-            "connection_string": "DefaultEndpointsProtocol=http;AccountName=devstoreaccount1;"
-            f"AccountKey={KEY};BlobEndpoint={endpoint};"
-        }
-        from adlfs import AzureBlobFileSystem
-
-        AzureBlobFileSystem(**options).mkdir("lake")
-        yield options
-    finally:
-        server.terminate()
-        server.wait(20)
+def azurite():
+    """Microsoft's Blob server; its options for adlfs."""
+    with places.azure() as spot:
+        yield spot.options
 
 
 @pytest.mark.slow
@@ -232,6 +203,14 @@ def test_a_wrong_key_is_said_to_be_one(azurite):
         vd.open("az://lake/books", storage_options={"connection_string": wrong})
 
     assert "d3Jvbmc=" not in str(error.value)
+
+
+@pytest.mark.slow
+def test_a_container_that_is_not_there_is_named(azurite):
+    with pytest.raises(vd.StorageError, match="az://nowhere/books"):
+        vd.create("az://nowhere/books", vectors=vd.VectorParams(size=4), storage_options=azurite)
+    with pytest.raises(vd.StorageError, match="bucket of 'az://nowhere/books' does not exist"):
+        files(resolve("az://nowhere/books", storage_options=azurite)).read("x")
 
 
 @pytest.mark.slow

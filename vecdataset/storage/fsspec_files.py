@@ -143,9 +143,10 @@ def _ignoring_absence() -> Iterator[None]:
 
 
 def _lacks_bucket(error: BaseException) -> bool:
-    """Tell a missing bucket from a missing file, where the cause is botocore's error."""
-    response = getattr(error.__cause__, "response", {})
-    return bool(response.get("Error", {}).get("Code") == "NoSuchBucket")
+    """Tell a missing bucket from a missing file, where the cause is botocore's or Azure's error."""
+    response = getattr(error.__cause__, "response", None)
+    code = response.get("Error", {}).get("Code") if isinstance(response, dict) else None
+    return code == "NoSuchBucket" or getattr(error.__cause__, "error_code", None) == "ContainerNotFound"
 
 
 def _name(path: str) -> str:
