@@ -113,17 +113,64 @@ def test_bytes_and_requests_of_a_search(benchmark, places, queries):
     benchmark.pedantic(lambda: None)
 
 
-def test_scan_by_the_bridge_against_native(benchmark, places):
-    folder, _, _ = places
-    native = vd.open(folder / "books")
-    bridged = vd.open(f"fsspec+file://{folder}/books")
+@pytest.mark.parametrize("rows", [100_000, 1_000_000])
+def test_scan_by_the_bridge_against_native(benchmark, tmp_path, rows):
+    vectors = np.random.default_rng(3).random((rows, SIZE), np.float32)
+    vd.create(tmp_path / "books", vectors=vd.VectorParams(SIZE)).insert((np.arange(rows), vectors))
+    native = vd.open(tmp_path / "books")
+    bridged = vd.open(f"fsspec+file://{tmp_path}/books")
 
     times = interleaved(
         lambda: sum(b.num_rows for b in native.scan()),
         lambda: sum(b.num_rows for b in bridged.scan()),
-        rounds=9,
+        rounds=31 if rows < 1_000_000 else 9,
     )
-    report(benchmark, "scan, native and bridge", *times)
+    report(benchmark, f"scan of {rows:,}, native and bridge", *times)
+    benchmark.pedantic(lambda: None)
+
+
+def test_checkout_against_a_plain_copy(benchmark, places, tmp_path):
+    folder, _, there = places
+    turn = iter(range(100))
+    books = vd.open(folder / "books")
+
+    def plain():
+        shutil.copytree(folder / "books", tmp_path / f"plain-{next(turn)}")
+
+    def ours():
+        books.checkout(tmp_path / f"work-{next(turn)}")
+
+    report(benchmark, "plain copy, checkout", *interleaved(plain, ours, rounds=9))
+    started = time.perf_counter()
+    work = there.checkout(tmp_path / "work", progress=None)
+    print(f"checkout from afar: {time.perf_counter() - started:.2f} s")
+    benchmark.pedantic(lambda: None)
+    work.close()
+
+
+def test_publishing_a_commit_against_making_it_there(benchmark, places, tmp_path):
+    folder, _, _ = places
+    origin = vd.open(folder / "books").checkout(f"distant://{tmp_path}/there")
+    work = origin.checkout(tmp_path / "work")
+    vectors = np.random.default_rng(4).random((1_000, SIZE), np.float32)
+    turn = iter(range(1_000_000, 2_000_000, 1_000))
+
+    def there():
+        vd.open(f"distant://{tmp_path}/there").upsert((next(turn) + np.arange(1_000), vectors))
+        origin.checkout(tmp_path / "work")
+
+    def here():
+        work.upsert((next(turn) + np.arange(1_000), vectors))
+        work.publish()
+
+    raw, ours = [], []
+    for _ in range(5):
+        for call, times in ((there, raw), (here, ours)):
+            started = time.perf_counter()
+            call()
+            times.append(time.perf_counter() - started)
+    print(f"\nupsert of 1,000 there and brought here {np.median(raw) * 1e3:.0f} ms, "
+          f"here and published {np.median(ours) * 1e3:.0f} ms")  # fmt: skip
     benchmark.pedantic(lambda: None)
 
 

@@ -1,6 +1,7 @@
 """A stand-in for remote storage: a local disk behind 20 ms a request and 50 MB/s."""
 
 import time
+from pathlib import Path
 
 from fsspec.implementations.local import LocalFileSystem
 
@@ -30,6 +31,14 @@ class Distant(LocalFileSystem):
     def pipe_file(self, path, value, mode="overwrite", **kwargs):
         time.sleep(LATENCY_S + len(value) / BYTES_PER_S)
         super().pipe_file(path, value, mode=mode, **kwargs)
+
+    def get_file(self, rpath, lpath, **kwargs):
+        super().get_file(rpath, lpath, **kwargs)
+        time.sleep(LATENCY_S + Path(lpath).stat().st_size / BYTES_PER_S)
+
+    def put_file(self, lpath, rpath, **kwargs):
+        time.sleep(LATENCY_S + Path(lpath).stat().st_size / BYTES_PER_S)
+        super().put_file(lpath, rpath, **kwargs)
 
 
 def register():

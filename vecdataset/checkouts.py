@@ -103,25 +103,27 @@ def publish(
     target = storage.resolve(place, filesystem=filesystem, storage_options=storage_options)
     if target == own:
         raise InvalidInputError(f"{target.url} is the collection itself", hint="publish it elsewhere")
-    if url is None and known is not None:
-        if target.uri != known.uri:
-            raise InvalidInputError(
-                f"{own.url} was checked out from {known.url} in another filesystem than this one",
-                hint="give publish() the filesystem and storage_options that the origin was opened with",
-            )
-        if not engine.manifests(target):
-            raise CollectionNotFoundError(
-                f"no collection stands at {target.url}, where {own.url} was checked out from",
-                hint="publish(url) makes one anew",
-            )
-    done = bring(source, target, progress=progress)
+    if url is None and known is not None and target.uri != known.uri:
+        raise InvalidInputError(
+            f"{own.url} was checked out from {known.url} in another filesystem than this one",
+            hint="give publish() the filesystem and storage_options that the origin was opened with",
+        )
+    done = bring(source, target, anew=url is not None, progress=progress)
     if known is None or known.uri == target.uri:
         write_origin(own, Origin(url=target.url, uri=target.uri, version=done.version))
     return done
 
 
-def bring(source: Reader, target: Location, *, progress: Progress | None = None) -> Published:
+def bring(
+    source: Reader, target: Location, *, anew: bool = True, progress: Progress | None = None
+) -> Published:
     """Bring a version, and those that lead to it from the target's newest, to the target.
+
+    Args:
+        source: The version.
+        target: Where to.
+        anew: Where no version is there, bring this one; else that is an error.
+        progress: Called with the share that is done, 0 to 1.
 
     Raises:
         CommitConflictError: The target went its own way.
@@ -129,6 +131,11 @@ def bring(source: Reader, target: Location, *, progress: Progress | None = None)
         CorruptionError: A file is missing or not what was written.
     """
     here, there = engine.manifests(source.table.location), engine.manifests(target)
+    if not there and not anew:
+        raise CollectionNotFoundError(
+            f"no collection stands at {target.url}, where {source.table.location.url} was checked out from",
+            hint="publish(url) makes one anew",
+        )
     if not there:
         return _first(source, here, target, progress)
     newest = max(there)
@@ -223,7 +230,7 @@ def _following(
     storage.require_writable(target)
     needed = table.files_since(newest)
     paths = set().union(*(needed[v] for v in versions)) - needed[newest]
-    have = {f.path: f.size for f in storage.files(target).list_files()}
+    have = _sizes(target, paths)
     known = _known(table.location)
     moved = _move(table, paths, known, target, have, progress)
     _commit(table, {v: here[v] for v in versions}, known, target)
@@ -260,10 +267,10 @@ def _move(
     """Copy files, manifests apart, each compared with what is on record; return those that moved."""
     here, there = storage.files(table.location), storage.files(target)
     wanted = {p for p in paths if not p.startswith(_LATE)}
-    sizes = {f.path: f.size for f in here.list_files() if f.path in wanted}
+    sizes = _sizes(table.location, wanted)
     order = sorted(wanted, key=lambda p: -sizes.get(p, 0))
-    room_for(sum(size for path, size in sizes.items() if path not in have), target)
-    done = Share(sum(sizes.values()), progress)
+    room_for(sum(sizes.get(path, 0) for path in wanted if path not in have), target)
+    done = Share(sum(sizes.get(path, 0) for path in wanted), progress)
     with tempfile.TemporaryDirectory(prefix="vecdataset-") as folder:
 
         def move(path: str) -> tuple[str, ledger.Digest, bool]:
@@ -273,6 +280,20 @@ def _move(
 
         with ThreadPoolExecutor(THREADS) as pool:
             return {path: digest for path, digest, moved in pool.map(move, order) if moved}
+
+
+def _sizes(location: Location, paths: Iterable[str]) -> dict[str, int]:
+    """Return the sizes of files, and of others in their folders; a request for each folder."""
+
+    def listed(folder: str) -> list[tuple[str, int]]:
+        place = location
+        for name in folder.split("/"):
+            place = place.child(name)
+        return [(f"{folder}/{f.path}", f.size) for f in storage.files(place).list_files(recursive=False)]
+
+    with ThreadPoolExecutor(THREADS) as pool:
+        folders = sorted({path.rpartition("/")[0] for path in paths})
+        return dict(item for found in pool.map(listed, folders) for item in found)
 
 
 def _commit(
