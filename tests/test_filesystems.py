@@ -88,7 +88,6 @@ class TestS3(FileSystemSuite):
 @pytest.mark.s3
 class TestS3WithABlockCache(TestS3):
     cached = True
-    commits = 5
 
 
 class Served:
@@ -115,7 +114,6 @@ class TestSftp(Served, FileSystemSuite):
 class TestWebdav(Served, FileSystemSuite):
     server = staticmethod(places.webdav)
     cannot_name = frozenset({"50%20"})
-    commits = 5  # wsgidav takes seconds for each
 
 
 @pytest.mark.slow
