@@ -10,12 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from vecdataset.catalog import Catalog
-    from vecdataset.collection import (
-        Collection,
-        CollectionInfo,
-        IndexInfo,
-        Recall,
-    )
+    from vecdataset.collection import Collection
     from vecdataset.errors import (
         AlreadyExistsError,
         CollectionExistsError,
@@ -48,6 +43,7 @@ if TYPE_CHECKING:
     from vecdataset.frames import Frame, ScoredPoints
     from vecdataset.ids import Id
     from vecdataset.indexes import SearchParams
+    from vecdataset.infos import CollectionInfo, IndexInfo, Recall
     from vecdataset.multi import search_all
     from vecdataset.opening import adopt, create
     from vecdataset.opening import open_collection as open  # noqa: A004
@@ -66,7 +62,7 @@ _HOMES = {
     "Catalog": "catalog",
     "Collection": "collection",
     "CollectionExistsError": "errors",
-    "CollectionInfo": "collection",
+    "CollectionInfo": "infos",
     "CollectionNotFoundError": "errors",
     "CollectionSchema": "schema",
     "CommitConflictError": "errors",
@@ -76,7 +72,7 @@ _HOMES = {
     "Frame": "frames",
     "HeldInfo": "warm",
     "Id": "ids",
-    "IndexInfo": "collection",
+    "IndexInfo": "infos",
     "InvalidFilterError": "errors",
     "InvalidIdError": "errors",
     "InvalidInputError": "errors",
@@ -92,7 +88,7 @@ _HOMES = {
     "PointExistsError": "errors",
     "PointNotFoundError": "errors",
     "ReadOnlyError": "errors",
-    "Recall": "collection",
+    "Recall": "infos",
     "ScoredPoints": "frames",
     "SearchParams": "indexes",
     "SnapshotNotFoundError": "errors",

@@ -36,7 +36,7 @@ from vecdataset.errors import (
 )
 from vecdataset.manifests import FOLDER
 from vecdataset.origins import Origin, read_origin, write_origin
-from vecdataset.reader import Reader
+from vecdataset.reader import Reader, refuse_dropped
 from vecdataset.sealing import THREADS, Progress
 from vecdataset.storage import Files, Location
 
@@ -168,12 +168,8 @@ def _shared(source: Table, here: Mapping[int, str], target: Location, there: Map
 
 def _parted(
     source: Reader, here: Mapping[int, str], target: Location, newest: int, base: int
-) -> CommitConflictError | VersionGoneError | CollectionNotFoundError:
-    dropped = Reader(engine.open_table(target), name=target.name).dropped_at
-    if dropped is not None:
-        return CollectionNotFoundError(
-            f"the collection at {target.url} was dropped at {dropped}", hint="undrop it first"
-        )
+) -> CommitConflictError | VersionGoneError:
+    refuse_dropped(Reader(engine.open_table(target), name=target.name))
     url = source.table.location.url
     if not base and newest < min(here):
         return VersionGoneError(

@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import json
 import threading
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass, replace
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING, Any, Final, Self
 
@@ -16,10 +15,9 @@ import pyarrow as pa
 
 from vecdataset import ledger, storage
 from vecdataset.checkouts import Published, check_out, publish
-from vecdataset.display import html_table, size
+from vecdataset.display import html_table
 from vecdataset.engine import KEEP_VERSIONS, Table, open_table
 from vecdataset.errors import (
-    CollectionNotFoundError,
     InvalidInputError,
     ReadOnlyError,
     UnknownNameError,
@@ -30,15 +28,22 @@ from vecdataset.frames import Frame, ScoredPoints, raw_batches
 from vecdataset.graphs import GraphParams
 from vecdataset.grouping import facet, group
 from vecdataset.ids import Id, PointId, fit_ids
-from vecdataset.indexes import SearchParams, build_params, default_kind, kinds
-from vecdataset.indexes.payload import SECOND_PART, PayloadIndex, lost_indexes, payload_index
-from vecdataset.indexes.training import Training
+from vecdataset.indexes import SearchParams, kinds
+from vecdataset.infos import CollectionInfo, IndexInfo, Recall
+from vecdataset.maintenance import (
+    configure,
+    create_index,
+    create_payload_index,
+    drop_index,
+    list_indexes,
+    optimize,
+)
 from vecdataset.ordering import Order
 from vecdataset.origins import read_origin
 from vecdataset.pipeline import answer
 from vecdataset.points import Layout
-from vecdataset.query import LANCE_METRIC, Query, nearest_exact, query_vectors, search
-from vecdataset.reader import CONFIG, DROPPED_TAG, Reader, Selection
+from vecdataset.query import Query, nearest_exact, query_vectors, search
+from vecdataset.reader import DROPPED_TAG, Reader, Selection, refuse_dropped
 from vecdataset.schema import (
     JSON_NUMBER,
     CollectionSchema,
@@ -71,107 +76,7 @@ if TYPE_CHECKING:
 
 MAX_SCROLL: Final = 100_000
 REMOTE_STALENESS_S: Final = 1.0
-ID_INDEX: Final = "id_idx"
 NO_ROWS: Final = np.zeros(0, np.uint64)
-
-
-# -------------------------------------------------------------------------- results
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class IndexInfo:
-    """One index of a collection."""
-
-    name: str
-    kind: str
-    """`ivf_rq`, `btree` …"""
-    on: str
-    """The vector's name (`vector` when unnamed) or the payload key."""
-    rows: int
-    """Points it covers."""
-    unindexed_rows: int
-    """Points it does not cover yet; searches compare them one by one."""
-    params: Mapping[str, Any]
-    """What it was built with."""
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class CollectionInfo:
-    """What `info()` tells."""
-
-    name: str
-    url: str
-    rows: int
-    indexed_rows: int
-    unindexed_rows: int
-    size_bytes: int
-    version: int
-    versions: int
-    vectors: Mapping[str, Mapping[str, Any]]
-    id_type: str | None
-    payload: Mapping[str, str]
-    indexes: Sequence[IndexInfo]
-    snapshots: Sequence[str]
-    full_scan_threshold: int
-    indexing_threshold: int
-    fragments: int
-    storage: str
-    held: HeldInfo | None = None
-    """What this handle holds in memory; see `Collection.warm`."""
-
-    def to_dict(self) -> dict[str, Any]:
-        """Return plain values."""
-        return asdict(self)
-
-    def __str__(self) -> str:
-        vectors = ", ".join(
-            f"{name or 'vector'}: "
-            + ("sparse" if "sparse" in v else f"{v['datatype']}[{v['size']}] {v['distance']}")
-            for name, v in self.vectors.items()
-        )
-        lines = [
-            f"{self.name}  {self.url}",
-            f"  points    {self.rows:,} ({self.indexed_rows:,} indexed), {size(self.size_bytes)}",
-            f"  vectors   {vectors}",
-            f"  ids       {self.id_type or 'decided by the first points'}",
-            f"  payload   {', '.join(f'{k} {t}' for k, t in self.payload.items()) or '-'}",
-            f"  indexes   {', '.join(f'{i.name} ({i.kind})' for i in self.indexes) or '-'}",
-            f"  version   {self.version} of {self.versions}, {self.fragments} fragments",
-            f"  snapshots {', '.join(self.snapshots) or '-'}",
-            f"  storage   {self.storage}",
-        ]
-        if self.held is not None:
-            vectors = ", ".join(name or "vector" for name in self.held.vectors)
-            lines.append(f"  in memory {size(self.held.size_bytes)}: {vectors or 'no vectors'}, "
-                         f"{len(self.held.columns)} columns, version {self.held.version}")  # fmt: skip
-        return "\n".join(lines)
-
-    def _repr_html_(self) -> str:
-        shown = [
-            {"": k, "value": v}
-            for k, v in self.to_dict().items()
-            if not isinstance(v, Mapping | list | tuple)
-        ]
-        return html_table(shown)
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Recall:
-    """How many of the true neighbours an index finds."""
-
-    value: float
-    """Mean share of the exact top `k` that the index returned, 0 to 1."""
-    k: int
-    sample: int
-    """Stored vectors that were asked for."""
-    index: str | None
-    """None where searches are exact, and recall is 1 by definition."""
-
-    def __float__(self) -> float:
-        return self.value
-
-
-# ----------------------------------------------------------------------- collection
 
 
 class Collection:
@@ -1139,20 +1044,7 @@ class Collection:
     @property
     def indexes(self) -> list[IndexInfo]:
         """The indexes, with what they cover."""
-        reader = self._read()
-        columns = {column: name or "vector" for name, column in reader.schema.vector_columns.items()}
-        out = []
-        for index in reader.table.indexes:
-            if index.name.endswith(SECOND_PART):
-                continue  # shown with the first
-            unindexed = reader.table.unindexed_rows(index)
-            stored = reader.index_params(index.name)
-            kind = stored.pop("kind", index.kind)
-            out.append(IndexInfo(
-                name=index.name, kind=kind, on=columns.get(index.column, index.column.partition(".")[0]),
-                rows=reader.rows - unindexed, unindexed_rows=unindexed, params=stored,
-            ))  # fmt: skip
-        return out
+        return list_indexes(self._read())
 
     def create_index(
         self,
@@ -1174,41 +1066,7 @@ class Collection:
         Raises:
             InvalidInputError: The kind cannot index such vectors, or a parameter is wrong.
         """
-        reader = self._writable()
-        name, declared = reader.schema.vector(using)
-        if kind is None:
-            kind, defaults = default_kind(declared)
-            params = {**defaults, **params}
-        chosen = kinds.get(kind)
-        reason = chosen.refuses(declared)
-        if reason is not None:
-            raise InvalidInputError(
-                f"vector {name or 'vector'!r} of {reader.where} cannot have an index {kind!r}: {reason}"
-            )
-        built = build_params(params)
-        build = chosen.build(declared, rows=max(1, reader.rows), params=built)
-        if reader.schema.id_type is None or not _holds(reader, vector_column(name)):
-            raise InvalidInputError(
-                f"{reader.where} has no vectors {name or 'vector'!r} to index yet",
-                hint="upsert first; optimize() then builds the index",
-            )
-        column = vector_column(name)
-        index = f"{column}_idx"
-        remember = json.dumps({"kind": chosen.name, **built}, separators=(",", ":"))
-        # The settings first: a search between the two commits asks the old index with new settings at worst.
-        reader.table.set_config({f"{CONFIG}index.{index}": remember})
-        table = reader.table.create_index(
-            column,
-            build.kind,
-            name=index,
-            metric=LANCE_METRIC[declared.metric],
-            options=build.options,
-            progress=progress,
-        )
-        self._advance(table)
-        trained = Training.of(reader.table, column, declared)
-        self._advance(self._reader.table.set_config({f"{CONFIG}trained.{index}": trained.to_json()}))
-        return next(i for i in self.indexes if i.name == index)
+        return create_index(_Host(self), kind, using=using, progress=progress, params=params)
 
     def create_payload_index(self, key: str, kind: str | None = None, **options: Any) -> IndexInfo:
         """Build an index over a payload column; it changes the speed of filters, never their answers.
@@ -1223,35 +1081,11 @@ class Collection:
         Raises:
             InvalidInputError: The column's type does not go with the kind.
         """
-        reader = self._writable()
-        if key not in reader.schema.payload:
-            hint = did_you_mean(key, reader.schema.payload, what="payload columns")
-            if key in reader.extra_keys:
-                hint = "its values are objects, or of several types; filters on it work without an index"
-            raise UnknownNameError(f"{reader.where} has no payload column {key!r}", hint=hint)
-        index = payload_index(reader.schema.payload[key], kind, options)
-        self._build(index)
-        return next(i for i in self.indexes if i.name == index.name)
-
-    def _build(self, index: PayloadIndex) -> None:
-        remember = json.dumps(index.to_json(), separators=(",", ":"))
-        table = self._reader.table.set_config({f"{CONFIG}index.{index.name}": remember})
-        for name, column in index.parts:
-            table = table.create_scalar_index(column, index.lance, name=name, options=index.options)
-        self._advance(table)
+        return create_payload_index(_Host(self), key, kind, options)
 
     def drop_index(self, name: str) -> None:
         """Remove an index by name; searches are exact again."""
-        reader = self._writable()
-        known = [i.name for i in reader.table.indexes if not i.name.endswith(SECOND_PART)]
-        if name not in known:
-            raise UnknownNameError(
-                f"{reader.where} has no index {name!r}", hint=did_you_mean(name, known, what="indexes")
-            )
-        for each in [i.name for i in reader.table.indexes if i.name in (name, name + SECOND_PART)]:
-            self._advance(self._reader.table.drop_index(each))
-        gone = dict.fromkeys([f"{CONFIG}index.{name}", f"{CONFIG}trained.{name}"])
-        self._advance(self._reader.table.set_config(gone))
+        drop_index(_Host(self), name)
 
     def optimize(self, *, progress: Callable[[float], None] | None = None) -> CollectionInfo:
         """Merge small fragments, bring new rows into the indexes, build indexes that are due.
@@ -1261,61 +1095,8 @@ class Collection:
         a twentieth of all points lies outside of what those spanned. Readers and writers go on meanwhile.
         Returns `info()` afterwards.
         """
-        reader = self._writable()
-        if reader.schema.id_type is None:
-            return self.info()
-        self._advance(reader.table.compact())
-        # An index over a vector that no point has any more cannot be trained again; it stays as it is.
-        names = [i.name for i in self._reader.table.indexes if _holds(self._reader, i.column)]
-        worn = self._worn_indexes(names)
-        rest = [n for n in names if n not in worn]
-        if rest:
-            self._advance(self._reader.table.optimize_indexes(rest))
-        for lost in _lost_indexes(self._reader):
-            self._build(lost)
-        for index, vector in worn.items():
-            params = self._reader.index_params(index)
-            self.create_index(params.pop("kind"), using=vector, **params)
-        reader = self._reader
-        if reader.rows >= max(1, reader.indexing_threshold):
-            have = {i.column for i in reader.table.indexes}
-            due = [
-                (name, p)
-                for name, p in reader.schema.vectors.items()
-                if vector_column(name) not in have
-                and kinds.get(default_kind(p)[0]).refuses(p) is None
-                and _holds(reader, vector_column(name))
-            ]
-            for at, (name, _) in enumerate(due):
-                report = None if progress is None else _part(progress, at, len(due))
-                self.create_index(using=name, progress=report)
-            if "id" not in have:
-                self._advance(self._reader.table.create_scalar_index("id", "btree", name=ID_INDEX))
-        if progress is not None:
-            progress(1.0)
+        optimize(_Host(self), progress)
         return self.info()
-
-    def _worn_indexes(self, names: Sequence[str]) -> dict[str, str]:
-        """Count rows that vector indexes do not cover yet; return those to build anew, with their vector."""
-        reader = self._reader
-        worn: dict[str, str] = {}
-        counts: dict[str, str | None] = {}
-        vectors = {column: name for name, column in reader.schema.vector_columns.items()}
-        for index in reader.table.indexes:
-            name = vectors.get(index.column)
-            if name is None or name not in reader.schema.vectors or index.name not in names:
-                continue
-            key, params = f"{CONFIG}trained.{index.name}", reader.schema.vectors[name]
-            before = Training.parse(reader.table.config.get(key))
-            known = before or Training.of(reader.table, index.column, params, index)
-            now = known.with_new(reader.table, index, params)
-            if now.due(reader.rows) and "kind" in reader.index_params(index.name):
-                worn[index.name] = name
-            elif now != before:
-                counts[key] = now.to_json()
-        if counts:
-            self._advance(reader.table.set_config(counts))
-        return worn
 
     def clean_up(self, *, older_than: timedelta = KEEP_VERSIONS, orphans: bool = False) -> int:
         """Remove old versions that no snapshot holds, and what crashes left; return the bytes freed.
@@ -1342,18 +1123,10 @@ class Collection:
                 points through are answered exactly; 0 always asks the index.
             indexing_threshold: `optimize()` builds indexes from so many points on.
         """
-        reader = self._writable()
-        values: dict[str, str | None] = {}
-        for key, value in (
-            ("full_scan_threshold", full_scan_threshold),
-            ("indexing_threshold", indexing_threshold),
-        ):
-            if value is None:
-                continue
-            if isinstance(value, bool) or not isinstance(value, int) or value < 0:
-                raise InvalidInputError(f"{key} is {value!r}; it must be an integer of at least 0")
-            values[CONFIG + key] = str(value)
-        self._advance(reader.table.set_config(values))
+        configure(
+            _Host(self),
+            {"full_scan_threshold": full_scan_threshold, "indexing_threshold": indexing_threshold},
+        )
 
     # -- versions
 
@@ -1550,13 +1323,8 @@ class Collection:
         return export_points(self, target, format=format, progress=progress, target_options=target_options)
 
 
-def _holds(reader: Reader, column: str) -> bool:
-    """Return whether a point has a value in a column."""
-    return len(reader.table.read(["id"], filter=f"`{column.replace('.', '`.`')}` IS NOT NULL", limit=1)) > 0
-
-
 class _Host:
-    """What snapshots see of a collection."""
+    """What those see of a collection who work on it."""
 
     def __init__(self, collection: Collection) -> None:
         self._collection = collection
@@ -1573,18 +1341,6 @@ class _Host:
 
     def advance(self, table: Table) -> Reader:
         return self._collection._advance(table)  # noqa: SLF001
-
-
-def _part(progress: Callable[[float], None], at: int, of: int) -> Callable[[float], None]:
-    return lambda share: progress((at + share) / of)
-
-
-def _lost_indexes(reader: Reader) -> list[PayloadIndex]:
-    names = [
-        k.removeprefix(f"{CONFIG}index.") for k in reader.table.config if k.startswith(f"{CONFIG}index.")
-    ]
-    there = {i.name for i in reader.table.indexes}
-    return lost_indexes({n: reader.index_params(n) for n in names}, there, reader.schema.payload)
 
 
 def _only_sparse(reader: Reader, using: str | None) -> str:
@@ -1630,13 +1386,4 @@ def _by_ids(reader: Reader, ids: pa.Array | None) -> Selection:
     return Selection(None, np.unique(rows), "sql+rows")
 
 
-def refuse_dropped(reader: Reader) -> None:
-    """Say that the collection was dropped, where it was."""
-    if reader.dropped_at is not None:
-        raise CollectionNotFoundError(
-            f"{reader.where} was dropped at {reader.dropped_at}",
-            hint="Catalog(root).undrop(name), or `vecdataset undrop`, brings it back",
-        )
-
-
-__all__ = ["Collection", "CollectionInfo", "IndexInfo", "Recall", "refuse_dropped"]
+__all__ = ["Collection"]

@@ -9,7 +9,7 @@ from typing import Any
 
 from vecdataset import engine, storage
 from vecdataset.adoption import adopt_table
-from vecdataset.collection import Collection, refuse_dropped
+from vecdataset.collection import Collection
 from vecdataset.errors import (
     CollectionExistsError,
     CollectionNotFoundError,
@@ -18,7 +18,7 @@ from vecdataset.errors import (
     StorageError,
 )
 from vecdataset.indexes import check_declared
-from vecdataset.reader import CONFIG, Reader
+from vecdataset.reader import CONFIG, Reader, refuse_dropped
 from vecdataset.repair import newest_is_damaged
 from vecdataset.schema import CollectionSchema, SparseVectorParams, VectorParams, declare
 from vecdataset.storage import Location

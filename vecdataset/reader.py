@@ -7,13 +7,13 @@ import warnings
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
-from typing import Any, Final, cast
+from typing import Any, Final, Protocol, cast
 
 import numpy as np
 import pyarrow as pa
 
 from vecdataset.engine import Table
-from vecdataset.errors import InvalidInputError, UnknownNameError, did_you_mean
+from vecdataset.errors import CollectionNotFoundError, InvalidInputError, UnknownNameError, did_you_mean
 from vecdataset.filters import Filter, LanceFilter, check_names, compile_duckdb, compile_lance
 from vecdataset.filters.conditions import HasId
 from vecdataset.filters.expressions import PointId
@@ -534,3 +534,33 @@ def id_literal(value: int | str) -> str:
 def id_sort_key(value: int | str) -> tuple[int, int, str]:
     """Order ids as Qdrant scrolls: integers numerically, then everything else as text."""
     return (0, value, "") if isinstance(value, int) else (1, 0, value)
+
+
+def refuse_dropped(reader: Reader) -> None:
+    """Say that the collection was dropped, where it was."""
+    if reader.dropped_at is not None:
+        raise CollectionNotFoundError(
+            f"{reader.where} was dropped at {reader.dropped_at}",
+            hint="Catalog(root).undrop(name), or `vecdataset undrop`, brings it back",
+        )
+
+
+class Host(Protocol):
+    """A collection, as those see it who work on it: snapshots, maintenance."""
+
+    @property
+    def name(self) -> str:
+        """Its name."""
+        ...
+
+    def reader(self) -> Reader:
+        """Return the version that it shows now."""
+        ...
+
+    def writer(self) -> Reader:
+        """Return the newest version, or refuse where the handle is read-only."""
+        ...
+
+    def advance(self, table: Table) -> Reader:
+        """Show a newer version."""
+        ...

@@ -14,7 +14,7 @@ import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
-from typing import Any, Final, Protocol
+from typing import Any, Final
 
 import pyarrow as pa
 
@@ -22,7 +22,6 @@ from vecdataset import ledger, storage
 from vecdataset.archives import pack
 from vecdataset.copying import check_target, copy_snapshot, sealed_at, strangers
 from vecdataset.differences import Difference, difference
-from vecdataset.engine import Table
 from vecdataset.errors import (
     AlreadyExistsError,
     CollectionExistsError,
@@ -45,34 +44,13 @@ from vecdataset.manifests import (
     root_of,
     tag_path,
 )
-from vecdataset.reader import DROPPED_TAG, Reader
+from vecdataset.reader import DROPPED_TAG, Host, Reader
 from vecdataset.sealing import Progress, compare, data_paths, deep, seal_files, sealed_file
 from vecdataset.storage import Files, Location
 
 __all__ = ["Copied", "Difference", "Snapshot", "Snapshots", "Verification"]
 
 _NAME: Final = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,127}")
-
-
-class Host(Protocol):
-    """The collection that snapshots belong to."""
-
-    @property
-    def name(self) -> str:
-        """Its name."""
-        ...
-
-    def reader(self) -> Reader:
-        """Return the version that it shows now."""
-        ...
-
-    def writer(self) -> Reader:
-        """Return the newest version, or refuse where the handle is read-only."""
-        ...
-
-    def advance(self, table: Table) -> Reader:
-        """Show a newer version."""
-        ...
 
 
 class Snapshots:

@@ -20,7 +20,8 @@ from vecdataset.formats.qdrant.config import NEVER, kb_to_rows, kept_config, row
 from vecdataset.schema import UNNAMED, PayloadColumn, VectorParams
 
 if TYPE_CHECKING:
-    from vecdataset.collection import Collection, IndexInfo
+    from vecdataset.collection import Collection
+    from vecdataset.infos import IndexInfo
 
 __all__ = ["Settings", "creation_body", "settings_of"]
 
