@@ -243,7 +243,8 @@ def test_export_to_standard_output_is_import_from_standard_input(books, tmp_path
     text = run("export", "books", "-").stdout
 
     assert len(text.splitlines()) == 3
-    assert rows("import", "-", "copy", stdin=text)[0]["points"] == 3
+    assert rows("import", "-", "copy", "--note", "from a pipe", stdin=text)[0]["points"] == 3
+    assert vd.open("copy").versions()["note"].to_pylist()[-1] == "from a pipe"
 
 
 def test_export_can_look_back(books):

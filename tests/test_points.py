@@ -746,6 +746,26 @@ BAD = {
 }  # fmt: skip
 
 
+@pytest.mark.parametrize(
+    ("points", "error", "hint"),
+    [
+        ({"id": list(range(1000)), "vector": [[1, 1]] * 1000}, vd.InvalidIdError, "for columns pass a frame"),
+        (
+            {"id": np.arange(1000), "vector": np.ones((1000, 2))},
+            vd.InvalidIdError,
+            "for columns pass a frame",
+        ),
+        (np.ones((5, 2)), vd.InvalidInputError, "(ids, array)"),
+    ],
+)
+def test_columns_that_come_as_no_frame_are_told_how_to(books, points, error, hint):
+    with pytest.raises(error) as caught:
+        books.upsert(points)
+
+    assert hint in caught.value.hint
+    assert len(str(caught.value)) < 150
+
+
 @pytest.mark.parametrize("write", ["insert", "upsert"])
 @pytest.mark.parametrize("case", BAD)
 def test_one_clear_error_and_nothing_written_for(books, case, write):

@@ -34,6 +34,7 @@ from vecdataset.shell import (
     line_of,
     main,
     names_of,
+    note_option,
     numbers,
     open_at,
     options_of,
@@ -223,12 +224,13 @@ def info(url: str, at: str | None, storage: dict[str, Any], as_json: bool) -> No
     is_flag=True,
     help="Load all of a full-storage snapshot, or of a folder of them; URL is where they go.",
 )
+@note_option
 @storage_option
 @json_flag
 def import_(
     source: str, url: str, format: str | None, vectors_from: Any, id_column: str, distance: str | None,
     id_type: str | None, source_options: dict[str, Any], reading: dict[str, Any], everything: bool,
-    storage: dict[str, Any], as_json: bool,
+    note: str, storage: dict[str, Any], as_json: bool,
 ) -> None:  # fmt: skip
     """Upsert a file (or `-`) into a collection, made if it is not there.
 
@@ -240,9 +242,10 @@ def import_(
       $ vecdataset import full.snapshot s3://lake --all
     """
     import vecdataset as vd
+    from vecdataset.ledger import noted
 
     common = {"format": format, "storage_options": storage, "source_options": source_options, **reading}
-    with bar("import") as progress:
+    with bar("import") as progress, noted(note):
         if everything:
             catalog = vd.load_all(source, url, progress=progress, **common)
             emit(({"name": n, "points": len(catalog.open(n))} for n in catalog.list()), as_json=as_json)
@@ -314,7 +317,7 @@ def export(
 @id_option
 @source_option
 @reading_option
-@click.option("--note", default="", help="Text for people, shown by `versions`.")
+@note_option
 @storage_option
 @json_flag
 def upsert(

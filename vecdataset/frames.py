@@ -117,7 +117,7 @@ class _Adapter:
             if _arrow_stream(first) is None and not isinstance(first, tuple):
                 raise InvalidInputError(
                     f"points come as {type(points).__name__} of {type(first).__name__}",
-                    hint="pass dicts, Points, frames or Arrow batches",
+                    hint="pass dicts, Points, frames, Arrow batches, or (ids, array)",
                 )
             yield from self.read(first)
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import reprlib
 import uuid
 from dataclasses import dataclass
 from typing import Any, Final, cast
@@ -105,7 +106,11 @@ def _id_array(values: Any, *, where: str) -> pa.Array:
     for value in values:
         if isinstance(value, bool) or not isinstance(value, int | str | uuid.UUID | np.integer):
             raise InvalidIdError(
-                f"id {value!r} is of type {type(value).__name__}; {where} takes integers, UUIDs or strings"
+                f"id {reprlib.repr(value)} is of type {type(value).__name__}; "
+                f"{where} takes integers, UUIDs or strings",
+                hint="a dict is one point; for columns pass a frame, pa.table({…}), or (ids, vectors)"
+                if isinstance(value, list | tuple | np.ndarray)
+                else None,
             )
         if isinstance(value, int | np.integer) and not 0 <= value < 1 << 64:
             raise InvalidIdError(f"id {value} is out of range; ids go from 0 to 2^64-1")

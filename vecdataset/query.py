@@ -211,7 +211,9 @@ def query_vectors(vector: Any, params: VectorParams, *, name: str, where: str) -
         )
     if array.ndim not in (1, 2) or array.shape[-1] != params.size:
         raise InvalidVectorError(
-            f"the query for vector {label} has shape {list(array.shape)}; {where} declares size {params.size}"
+            f"the query for vector {label} has shape {list(array.shape)}; "
+            f"{where} declares size {params.size}",
+            hint="a point that is stored is asked for by Id(…)" if array.ndim == 0 else None,
         )
     with np.errstate(over="ignore"):  # what float32 cannot hold becomes infinite, and is refused below
         out = np.ascontiguousarray(np.atleast_2d(array), dtype=np.float32)

@@ -317,6 +317,7 @@ reading_option = click.option(
     "--format-option", "reading", multiple=True, callback=_pairs, metavar="KEY=VALUE",
     help="An option of the file's format, such as allow_null_vectors=true; repeatable.",
 )  # fmt: skip
+note_option = click.option("--note", default="", help="Text for people, shown by `versions`.")
 distance_option = click.option("--distance", metavar="NAME", help="Cosine, Dot, Euclid or Manhattan.")
 id_type_option = click.option(
     "--id-type",
