@@ -4,34 +4,15 @@ import logging
 
 import duckdb
 import fsspec
-import odd_filesystems
 import places
 import pytest
+from few_books import POINTS, VECTORS, books_at, content, odd_schemes  # noqa: F401
 
 import vecdataset as vd
 import vecdataset.duckdb
 from vecdataset import backup
 
-VECTORS = vd.VectorParams(size=2, distance="Euclid")
-POINTS = [{"id": n, "vector": [n, 0], "title": f"book {n}"} for n in range(20)]
-
-
-@pytest.fixture(autouse=True)
-def _odd(monkeypatch, tmp_path):
-    odd_filesystems.register()
-    odd_filesystems.Faulty.behave()
-    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "xdg"))
-
-
-def books_at(url, **how):
-    books = vd.create(url, vectors=VECTORS, **how)
-    books.upsert(POINTS)
-    books.create_index("ivf_flat", num_partitions=1)
-    return books
-
-
-def content(books):
-    return sorted(zip(*books.to_arrow().select(["id", "title"]).to_pydict().values(), strict=True))
+pytestmark = pytest.mark.usefixtures("odd_schemes")
 
 
 def test_a_snapshot_is_copied_from_anywhere_to_anywhere(tmp_path):

@@ -9,6 +9,7 @@ import fsspec
 import odd_filesystems
 import places
 import pytest
+from few_books import POINTS, VECTORS, books_at, content, odd_schemes  # noqa: F401
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -16,15 +17,7 @@ import vecdataset as vd
 from vecdataset import engine, storage
 from vecdataset.origins import Origin, write_origin
 
-VECTORS = vd.VectorParams(size=2, distance="Euclid")
-POINTS = [{"id": n, "vector": [n, 0], "title": f"book {n}"} for n in range(20)]
-
-
-@pytest.fixture(autouse=True)
-def _odd(monkeypatch, tmp_path):
-    odd_filesystems.register()
-    odd_filesystems.Faulty.behave()
-    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "xdg"))
+pytestmark = pytest.mark.usefixtures("odd_schemes")
 
 
 @pytest.fixture
@@ -35,17 +28,6 @@ def origin(tmp_path):
 @pytest.fixture
 def work(origin, tmp_path):
     return origin.checkout(tmp_path / "work")
-
-
-def books_at(url, **how):
-    books = vd.create(url, vectors=VECTORS, **how)
-    books.upsert(POINTS)
-    books.create_index("ivf_flat", num_partitions=1)
-    return books
-
-
-def content(books):
-    return sorted(zip(*books.to_arrow().select(["id", "title"]).to_pydict().values(), strict=True))
 
 
 def point(n, title="new"):
@@ -282,7 +264,9 @@ def test_from_a_read_only_place_it_is_checked_out_and_nothing_goes_back(origin, 
     with zipfile.ZipFile(tmp_path / "all.zip", "w") as archive:
         for path in sorted(Path(local.url).rglob("*")):
             archive.write(path, "books" / path.relative_to(local.url))
-    work = vd.open(f"zip://books::file://{tmp_path}/all.zip").checkout(tmp_path / "work")
+    packed = vd.open(f"zip://books::file://{tmp_path}/all.zip")
+    assert packed.publish(tmp_path / "another").versions == 1
+    work = packed.checkout(tmp_path / "work")
     work.upsert([point(100)])
 
     with pytest.raises(vd.ReadOnlyError):

@@ -109,7 +109,7 @@ def publish(
             hint="give publish() the filesystem and storage_options that the origin was opened with",
         )
     done = bring(source, target, anew=url is not None, progress=progress)
-    if known is None or known.uri == target.uri:
+    if own.commit != "read-only" and (known is None or known.uri == target.uri):
         write_origin(own, Origin(url=target.url, uri=target.uri, version=done.version))
     return done
 
