@@ -253,6 +253,9 @@ class Plug:
     def cut(self, mode, *, after_bytes=0):
         self._left, self._mode = after_bytes, mode
 
+    def heard(self, data):
+        """Be told what a client sends."""
+
     def mend(self):
         self._mode = "on"
         self._drop()
@@ -289,6 +292,8 @@ class Plug:
     def _pump(self, source, target, up):
         with contextlib.suppress(OSError):
             while data := source.recv(1 << 14):
+                if up:
+                    self.heard(data)
                 if self._is_out(len(data) if up else 0):
                     if self._mode == "hang":
                         continue  # swallowed, as by a network that is gone

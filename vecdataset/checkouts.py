@@ -66,7 +66,7 @@ def check_out(source: Reader, target: Location, *, progress: Progress | None = N
         CollectionExistsError: Something else stands there.
     """
     origin = source.table.location
-    if target == origin:
+    if _same(target, origin):
         raise InvalidInputError(f"{target.url} is the collection itself", hint="choose another place")
     done = bring(source, target, progress=progress)
     known = read_origin(target)
@@ -101,7 +101,7 @@ def publish(
         )
     place = url if known is None or url is not None else known.url
     target = storage.resolve(place, filesystem=filesystem, storage_options=storage_options)
-    if target == own:
+    if _same(target, own):
         raise InvalidInputError(f"{target.url} is the collection itself", hint="publish it elsewhere")
     if url is None and known is not None and target.uri != known.uri:
         raise InvalidInputError(
@@ -112,6 +112,11 @@ def publish(
     if own.commit != "read-only" and (known is None or known.uri == target.uri):
         write_origin(own, Origin(url=target.url, uri=target.uri, version=done.version))
     return done
+
+
+def _same(a: Location, b: Location) -> bool:
+    """Return whether two locations are one place, by whatever credentials."""
+    return (a.uri, a.options.get("aws_endpoint")) == (b.uri, b.options.get("aws_endpoint"))
 
 
 def bring(

@@ -73,6 +73,8 @@ _NEWEST_FIRST: Final = (1 << 64) - 1
 SMALL_FRAGMENTS: Final = 32
 _TIERS: Final = (1_024, 32_768, 1_048_576)
 _CLEAN_UP_EVERY: Final = 256
+HOLDS_S: Final = 300.0
+"""For so long Lance uses credentials that expire before it asks for them again."""
 RETRIES: Final = 40
 """How often a commit that lost a race is tried; with the pauses between, about twenty seconds."""
 
@@ -653,12 +655,9 @@ class Table:
             schema = pa.schema([*base.schema, field], metadata=base.schema.metadata)
             operation = lance.LanceOperation.Merge([], LanceSchema.from_pyarrow(schema))
             dataset = lance.LanceDataset.commit(
-                base._ds.uri,
-                operation,
-                read_version=base.version,
-                storage_options=dict(self.location.options) or None,
+                base._ds.uri, operation, read_version=base.version, **_reach(self.location)
             )
-            return Table(dataset, self.location)
+            return Table(_lasting(dataset, self.location), self.location)
 
         table = self._retried(once)
         table.acknowledge(self, "set id type")
@@ -750,12 +749,12 @@ class Table:
                 self.location.uri,
                 mode="overwrite",
                 schema=schema,
-                storage_options=dict(self.location.options) or None,
+                **_reach(self.location),
             )
             for key in list(dataset.config()):
                 if key.startswith("vecdataset."):
                     dataset.delete_config_keys([key])
-            table = Table(dataset, self.location)
+            table = Table(_lasting(dataset, self.location), self.location)
         table.acknowledge(self, "create")
         return table
 
@@ -1041,8 +1040,45 @@ def open_table(location: Location, *, version: int | None = None) -> Table:
     """
     storage.check_reachable(location)
     with _translated(location, version=version):
-        dataset = lance.dataset(location.uri, version=version, storage_options=dict(location.options) or None)
-    return Table(dataset, location)
+        return Table(_opened(location, version), location)
+
+
+def _opened(location: Location, version: int | None) -> lance.LanceDataset:
+    if location.renew is None:
+        return lance.dataset(location.uri, version=version, **_reach(location))
+    return lance.dataset(version=version, namespace_client=_vending(location), table_id=[location.name])
+
+
+def _reach(location: Location) -> dict[str, Any]:
+    """Return how Lance gets to a location now, for a single call."""
+    return {"storage_options": location.current() or None}
+
+
+def _lasting(dataset: lance.LanceDataset, location: Location) -> lance.LanceDataset:
+    """Return a dataset whose credentials are renewed: what a commit returns has those of the commit."""
+    return dataset if location.renew is None else _opened(location, dataset.version)
+
+
+def _vending(location: Location) -> Any:
+    """Return a namespace of one table, from which Lance has credentials that hold now.
+
+    Lance asks for them a minute before those that it has are over (pylance 14.0.2), in any thread.
+    botocore's own hold for ten minutes when it hands them out, so that a shorter time can be promised.
+    """
+    # Not above: this import takes as long as that of all of Lance.
+    from lance.namespace import DescribeTableResponse, LanceNamespace
+
+    class Vending(LanceNamespace):  # type: ignore[misc]  # Lance has no types
+        def namespace_id(self) -> str:
+            return "vecdataset"
+
+        def describe_table(self, request: object) -> Any:
+            del request  # there is one table
+            until = int((time.time() + HOLDS_S) * 1000)
+            options = location.current() | {"expires_at_millis": str(until)}
+            return DescribeTableResponse(location=location.uri, storage_options=options)
+
+    return Vending()
 
 
 def manifests(location: Location) -> dict[int, str]:
@@ -1075,9 +1111,10 @@ def create_table(location: Location, schema: pa.Schema) -> Table:
                 location.uri,
                 operation,
                 max_retries=0,
-                storage_options=dict(location.options) or None,
                 enable_v2_manifest_paths=True,
+                **_reach(location),
             )
+            dataset = _lasting(dataset, location)
     except (CollectionNotFoundError, CommitConflictError) as exc:
         # Where a dataset stands, Lance looks for the version before the first.
         raise CollectionExistsError(f"a collection exists already at {location.url}") from exc
@@ -1098,7 +1135,7 @@ def drop_table(location: Location) -> None:
     storage.check_reachable(location)
     ledger.settle(location)
     with _translated(location):
-        lance.LanceDataset.drop(location.uri, storage_options=dict(location.options) or None)
+        lance.LanceDataset.drop(location.uri, **_reach(location))
 
 
 # -------------------------------------------------------------------------- errors

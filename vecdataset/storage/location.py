@@ -61,6 +61,9 @@ class Location:
     details: Callable[[], list[str]] | None = field(default=None, repr=False, compare=False)
     """More lines for `explain`, as of now."""
 
+    renew: Callable[[], Mapping[str, str]] | None = field(default=None, repr=False, compare=False)
+    """Returns `options` as they are now, where they hold credentials that expire."""
+
     durable: bool = False
     """Whether a commit is acknowledged only once it would survive a power failure. Stores other than
     local disks keep that promise, or do not, by themselves."""
@@ -71,6 +74,10 @@ class Location:
         if self.kind == "local":
             return Path(self.url).name
         return self.url.partition("::")[0].partition("://")[2].rpartition("/")[2]
+
+    def current(self) -> dict[str, str]:
+        """Return Lance's `storage_options` with credentials that hold now; never print them."""
+        return dict(self.options if self.renew is None else self.renew())
 
     def child(self, name: str) -> Location:
         """Return the place called `name` directly beneath this one.

@@ -20,13 +20,14 @@ from vecdataset.errors import (
     InvalidInputError,
     MissingDependencyError,
     StorageError,
+    StoragePermissionError,
     StorageUnreachableError,
     VecDatasetError,
 )
 from vecdataset.storage.fsspec_files import FsspecFiles
 from vecdataset.storage.location import Commit, Location
 from vecdataset.storage.routes import Files
-from vecdataset.storage.s3_credentials import identify
+from vecdataset.storage.s3_credentials import Renewal, identify
 from vecdataset.storage.s3_errors import translate
 from vecdataset.storage.s3_options import (
     S3Options,
@@ -77,6 +78,7 @@ class S3FileSystem:
             url=f"s3://{bucket}/{path}".rstrip("/"),
             uri=f"s3://{bucket}/{quote(path)}".rstrip("/"),
             options=made.for_lance(bucket),
+            renew=None if identity.credentials is None else Renewal(identity, bucket),
             filesystem=self.name,
             kind="native",
             remote=True,
@@ -90,9 +92,11 @@ class S3FileSystem:
             return dict(options)  # a session of aiobotocore finds its own
         known, foreign = split_foreign(options)
         bucket, _ = _split(url)
-        lance = identify(S3Options.read(known)).options.for_lance(bucket)
-        made = s3fs_options(lance, bucket)
+        identity = identify(S3Options.read(known))
+        made = s3fs_options(identity.options.for_lance(bucket), bucket)
         made.pop("use_listings_cache")  # the bridge sees to that
+        if identity.credentials is not None:  # which s3fs finds, and renews, as we did
+            made.update(dict.fromkeys(("key", "secret", "token")), profile=known.get("profile"))
         return with_foreign({n: v for n, v in made.items() if v is not None}, foreign)
 
     def files(self, location: Location) -> Files:
@@ -105,7 +109,7 @@ class S3FileSystem:
         except ImportError as error:
             raise MissingDependencyError.of("s3fs", extra=self.extra, purpose=purpose) from error
         bucket, segments = _split(location.url)
-        filesystem = S3fs(**s3fs_options(location.options, bucket))
+        filesystem = S3fs(**s3fs_options(location.current(), bucket))
         return FsspecFiles(location, filesystem, "/".join([bucket, *segments]))
 
     def check_reachable(self, location: Location) -> None:
@@ -142,8 +146,18 @@ class S3FileSystem:
         return self._atomic[store]
 
     def translate_error(self, error: BaseException, location: Location) -> VecDatasetError | None:
-        """Return what one of Lance's errors says about the store."""
-        return translate(error, location)
+        """Return what one of Lance's errors says about the store, or about credentials that ran out."""
+        meant = translate(error, location)
+        if isinstance(meant, StoragePermissionError) and isinstance(location.renew, Renewal):
+            failed = location.renew.failed
+            if failed is not None:
+                text = " ".join(str(failed).split())
+                return StoragePermissionError(
+                    f"the credentials for {location.url!r} could not be renewed from "
+                    f"{location.renew.origin}: {type(failed).__name__}: {text}",
+                    hint="log in again, or open the collection with other credentials",
+                )
+        return meant
 
 
 def _split(url: str) -> tuple[str, list[str]]:

@@ -26,7 +26,7 @@ from vecdataset.errors import (
 )
 from vecdataset.storage.s3_options import S3Options, endpoint_url
 
-__all__ = ["Identity", "identify"]
+__all__ = ["Identity", "Renewal", "identify"]
 
 _REFRESHED_BY_LANCE: Final = frozenset({"iam-role", "container-role", "assume-role-with-web-identity"})
 """Sources that Lance's own chain finds as well, and asks again before the keys expire."""
@@ -38,6 +38,37 @@ class Identity:
 
     options: S3Options
     origin: str
+    credentials: Any = None
+    """botocore's, where they expire and botocore renews them."""
+
+
+class Renewal:
+    """Lance's options with credentials of botocore's that expire: each call returns those that hold now.
+
+    botocore renews them by itself, in the ten minutes before they expire at the latest.
+    """
+
+    def __init__(self, identity: Identity, bucket: str) -> None:
+        self.origin = identity.origin
+        self.failed: Exception | None = None
+        """Why the last renewal did not succeed; the options are then those from before."""
+        self._identity = identity
+        self._bucket = bucket
+        self._last = identity.options.for_lance(bucket)
+
+    def __call__(self) -> Mapping[str, str]:
+        """Return the options."""
+        try:
+            now = self._identity.credentials.get_frozen_credentials()
+        except Exception as error:  # noqa: BLE001 - Lance's own threads ask; told when the store refuses
+            self.failed = error
+            return self._last
+        self.failed = None
+        keys = replace(
+            self._identity.options, key=now.access_key, secret=now.secret_key, token=now.token or None
+        )
+        self._last = keys.for_lance(self._bucket)
+        return self._last
 
 
 def identify(options: S3Options) -> Identity:
@@ -159,7 +190,15 @@ def _from_session(session: Any, options: S3Options) -> Identity:
     found = replace(
         options, profile=None, key=frozen.access_key, secret=frozen.secret_key, token=frozen.token or None
     )
+    if _expires(credentials):
+        return Identity(options=found, origin=f"{origin}, renewed by botocore", credentials=credentials)
     return Identity(options=found, origin=origin)
+
+
+def _expires(credentials: Any) -> bool:
+    from botocore.credentials import RefreshableCredentials
+
+    return isinstance(credentials, RefreshableCredentials)
 
 
 def _metadata_service_allowed() -> bool:
