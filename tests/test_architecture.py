@@ -12,6 +12,7 @@ PACKAGE = Path(__file__).parent.parent / "vecdataset"
 LAYERS = [
     "errors",
     "display",
+    "caps",
     "registry",
     "schema",
     "filters",

@@ -10,11 +10,13 @@ from typing import Any, Final
 import pyarrow as pa
 
 from vecdataset import engine, storage
+from vecdataset.caps import COLLECTIONS, cap
 from vecdataset.collection import Collection
 from vecdataset.errors import (
     CollectionExistsError,
     CollectionNotFoundError,
     InvalidInputError,
+    LimitExceededError,
     NotFoundError,
     VecDatasetError,
     did_you_mean,
@@ -89,6 +91,14 @@ class Catalog:
         location = self.location(name)
         if name in self.aliases():
             raise CollectionExistsError(f"{name!r} is an alias in {self.url}", hint="choose another name")
+        limit = cap(COLLECTIONS)
+        if limit is not None:
+            there = self.list()
+            if len(there) >= limit and name not in there:
+                raise LimitExceededError(
+                    f"{self.url} has {len(there)} collections, and {COLLECTIONS} allows {limit}",
+                    hint="drop one, or raise the limit; nothing was written",
+                )
         return create_at(
             location, schema, exist_ok=exist_ok, thresholds=(full_scan_threshold, indexing_threshold)
         )

@@ -178,6 +178,12 @@ class NotSupportedError(VecDatasetError, NotImplementedError):
     code = "UNIMPLEMENTED"
 
 
+class LimitExceededError(VecDatasetError, RuntimeError):
+    """The operator's limit on collections or points is reached; nothing was written."""
+
+    code = "RESOURCE_EXHAUSTED"
+
+
 class CommitConflictError(VecDatasetError, RuntimeError):
     """Other writers won every retry; nothing was written."""
 

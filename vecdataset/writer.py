@@ -11,8 +11,15 @@ from typing import Any, Final
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from vecdataset.caps import POINTS, cap
 from vecdataset.engine import RETRIES, Merged, Table, back_off
-from vecdataset.errors import CommitConflictError, InvalidInputError, PointExistsError, PointNotFoundError
+from vecdataset.errors import (
+    CommitConflictError,
+    InvalidInputError,
+    LimitExceededError,
+    PointExistsError,
+    PointNotFoundError,
+)
 from vecdataset.points import Evolution, PointBuffer, RawBatch, add_to_extra, wider
 from vecdataset.reader import CONFIG, Reader, Selection
 from vecdataset.schema import EXTRA, CollectionSchema, PayloadColumn, id_field
@@ -63,6 +70,9 @@ def write_points(
             buffer.add(raw)
         if not len(buffer):
             return WriteResult(version=reader.table.version), reader.table
+        limit = cap(POINTS) if insert else None
+        if limit is not None:
+            _keep_within(limit, reader, buffer)
         merged = _commit(reader.table, reader.name, buffer, insert=insert, update=update)
         return (
             WriteResult(
@@ -75,6 +85,17 @@ def write_points(
         )
     finally:
         buffer.close()
+
+
+def _keep_within(limit: int, reader: Reader, buffer: PointBuffer) -> None:
+    if reader.rows + len(buffer) <= limit:
+        return
+    new = len(pc.unique(buffer.ids())) - len(_existing(reader, buffer.ids()))
+    if reader.rows + new > limit:
+        raise LimitExceededError(
+            f"{reader.where} has {reader.rows:,} points, and {POINTS} allows {limit:,}: {new:,} more came",
+            hint="delete some, or raise the limit; nothing was written",
+        )
 
 
 class _ColumnsChangedError(Exception):
@@ -118,17 +139,22 @@ def _refuse_existing(reader: Reader, buffer: PointBuffer) -> None:
     """Meet ids that are there before the columns change for them; the merge meets those of a race."""
     if not reader.rows or not _evolution(reader, buffer):
         return
-    ids = buffer.ids()
-    if len(ids) <= _BY_LITERALS:
-        found = reader.table.read(["id"], filter=next(reader.id_literals(ids)))["id"]
-    else:
-        found = reader.table.read(["id"])["id"]
-        found = found.filter(pc.is_in(found, value_set=ids))
+    found = _existing(reader, buffer.ids())
     if len(found):
         raise PointExistsError(
             f"id {found[0].as_py()!r} exists already in {reader.table.location.url}",
             hint="nothing was written; upsert replaces points",
         )
+
+
+def _existing(reader: Reader, ids: pa.ChunkedArray) -> pa.ChunkedArray:
+    """Return those ids that the collection has."""
+    if not reader.rows:
+        return ids.slice(0, 0)
+    if len(ids) <= _BY_LITERALS:
+        return reader.table.read(["id"], filter=next(reader.id_literals(ids)))["id"]
+    found = reader.table.read(["id"])["id"]
+    return found.filter(pc.is_in(found, value_set=ids))
 
 
 def _refit(buffer: PointBuffer, reader: Reader) -> PointBuffer:
