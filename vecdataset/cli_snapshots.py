@@ -283,6 +283,34 @@ def unpack(
 
 
 @snapshot.command()
+@click.argument("source")
+@click.argument("target", default=".", type=click.Path())
+@storage_option
+@json_flag
+def fetch(source: str, target: str, storage: dict[str, Any], as_json: bool) -> None:
+    """Bring a .snapshot file of Qdrant from a bucket to the disk, compared with its checksum.
+
+    `ls --snapshots` lists them.
+
+    \b
+    Example:
+      $ vecdataset snapshot fetch s3://bucket/qdrant/books.snapshot ./downloads
+    """
+    from dataclasses import asdict
+
+    from vecdataset.formats.qdrant.shelf import fetch as run
+
+    with bar("fetch", share=True) as progress:
+        done = run(source, target, options=storage, progress=progress)
+    said = "compared with its checksum" if done.compared else "no checksum stands beside it"
+    tell(
+        f"{done.file}: {done.size_bytes:,} bytes, SHA-256 {done.sha256}, {said}",
+        asdict(done),
+        as_json=as_json,
+    )
+
+
+@snapshot.command()
 @click.argument("url")
 @click.argument("old")
 @click.argument("new", required=False)

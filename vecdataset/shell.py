@@ -20,7 +20,7 @@ import sys
 import warnings
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Final
 
 import click
 
@@ -34,10 +34,31 @@ def _say(message: Warning | str, *_: object, **__: object) -> None:
     click.echo(f"warning: {message}", err=True)
 
 
+_S3: Final = {
+    "S3_ACCESS_KEY_ID": "AWS_ACCESS_KEY_ID",
+    "S3_SECRET_ACCESS_KEY": "AWS_SECRET_ACCESS_KEY",
+    "S3_SESSION_TOKEN": "AWS_SESSION_TOKEN",
+    "S3_REGION": "AWS_REGION",
+    "S3_ENDPOINT_URL": "AWS_ENDPOINT_URL_S3",
+}
+"""Variables of tools that speak to S3 alone, and AWS's own, which go before them."""
+
+
+def _s3_variables() -> None:
+    """Let `S3_…` stand in for `AWS_…`, in this process; not beside a word on AWS that says who we are."""
+    env = os.environ
+    who = [f"AWS_{n}" for n in ("PROFILE", "ACCESS_KEY_ID", "SECRET_ACCESS_KEY", "SESSION_TOKEN")]
+    known = any(name in env for name in who)
+    for name, own in _S3.items():
+        if name in env and own not in env and not (known and own in who):
+            env[own] = env[name]
+
+
 class _Commands(click.Group):
     """Says errors of the library in one sentence with a hint, and exits with 1."""
 
     def invoke(self, ctx: click.Context) -> Any:
+        _s3_variables()
         try:
             with warnings.catch_warnings():
                 warnings.simplefilter("always", UserWarning)

@@ -31,6 +31,7 @@ __all__ = [
     "open_source",
     "open_target",
     "stores",
+    "translated",
     "write_beside",
 ]
 
@@ -147,7 +148,7 @@ def _marked(source: str, options: Mapping[str, Any] | None, markers: Iterable[st
         if _is_url(source):
             if PurePosixPath(source).suffix:
                 continue  # a file by its name: asking for each marker would cost a request each
-            with _translated(redact(source)):
+            with translated(redact(source)):
                 store, inner = _fsspec().core.url_to_fs(path, **dict(options or {}))
                 found = store.exists(inner)
         else:
@@ -172,7 +173,7 @@ def _open_raw(source: Any, name: str, options: Mapping[str, Any] | None, stack: 
             )
         return source
     if _is_url(source):
-        with _translated(name):
+        with translated(name):
             return stack.enter_context(_fsspec().open(os.fspath(source), "rb", **dict(options or {})))
     path = _local(source)
     try:
@@ -239,7 +240,7 @@ def write_beside(
 
 def stores(root: str, options: Mapping[str, Any] | None = None) -> tuple[Any, str]:
     """Return the fsspec filesystem of a path or URL, and the path on it."""
-    with _translated(redact(root)):
+    with translated(redact(root)):
         where = root if _is_url(root) else str(_local(root).absolute())
         store, path = _fsspec().core.url_to_fs(where, **(dict(options or {}) if _is_url(root) else {}))
     return store, path
@@ -287,18 +288,18 @@ def _umask() -> int:
 
 @contextmanager
 def _uploaded(url: str, name: str, options: Mapping[str, Any] | None) -> Iterator[BinaryIO]:
-    with _translated(name):
+    with translated(name):
         store, path = _fsspec().core.url_to_fs(url, **dict(options or {}))
     with tempfile.TemporaryDirectory(prefix="vecdataset-") as folder:
         local = Path(folder, "export")
         with local.open("w+b") as file:
             yield file
-        with _translated(name):
+        with translated(name):
             store.put_file(str(local), path)
 
 
 @contextmanager
-def _translated(name: str) -> Iterator[None]:
+def translated(name: str) -> Iterator[None]:
     """Say in our words what fsspec's filesystems raise."""
     try:
         yield

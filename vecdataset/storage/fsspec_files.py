@@ -127,10 +127,14 @@ class FsspecFiles(Files):
         except PermissionError as error:
             raise StoragePermissionError(f"the store refuses access to {where!r}") from error
         except (ConnectionError, TimeoutError) as error:
-            raise StorageUnreachableError(f"the store of {where!r} does not answer") from error
+            raise StorageUnreachableError(
+                f"the store of {where!r} does not answer", hint="check the endpoint and the network"
+            ) from error
         except Exception as error:
             if type(error).__name__ in _UNREACHABLE:
-                raise StorageUnreachableError(f"the store of {where!r} does not answer") from error
+                raise StorageUnreachableError(
+                    f"the store of {where!r} does not answer", hint="check the endpoint and the network"
+                ) from error
             raise StorageError(f"the store of {where!r} failed: {type(error).__name__}: {error}") from error
 
 

@@ -31,7 +31,14 @@ from vecdataset.errors import (
 )
 from vecdataset.formats.files import open_source, open_target, write_beside
 from vecdataset.formats.qdrant.client import SLOW_TIMEOUT_S, Address, Server, part
-from vecdataset.formats.qdrant.shelf import Entry, place, read_backup, snapshot_files, write_manifests
+from vecdataset.formats.qdrant.shelf import (
+    Entry,
+    place,
+    read_backup,
+    read_if_there,
+    snapshot_files,
+    write_manifests,
+)
 
 __all__ = ["back_up", "occupied", "put_back"]
 
@@ -281,7 +288,8 @@ def _sent(
         )
     with _local(place(root, file), options) as local:
         digest = _digest(local)
-        known = entry.sha256 or _checksum(place(root, file), options)
+        told = read_if_there(f"{place(root, file)}.checksum", options)
+        known = entry.sha256 or (told and told[:128].decode("ascii", "replace"))
         if known and known.strip().lower() != digest:
             raise CorruptionError(f"{file} has SHA-256 {digest}; {known.strip()} was backed up")
         config = _look_at(local, file)
@@ -364,14 +372,6 @@ def _local(path: str, options: Mapping[str, Any] | None) -> Iterator[BinaryIO]:
 def _digest(file: BinaryIO) -> str:
     file.seek(0)
     return hashlib.file_digest(cast("Any", file), "sha256").hexdigest()
-
-
-def _checksum(path: str, options: Mapping[str, Any] | None) -> str | None:
-    try:
-        with open_source(f"{path}.checksum", options=options) as source:
-            return source.file.read(128).decode("ascii", "replace")
-    except NotFoundError:
-        return None
 
 
 def _share(progress: Progress | None, at: int, of: int) -> Progress:

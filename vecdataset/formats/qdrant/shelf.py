@@ -7,24 +7,35 @@ sizes, checksums and counts besides. A folder of files without either is read by
 
 from __future__ import annotations
 
+import hashlib
 import json
 import re
-from collections.abc import Mapping, Sequence
+import tempfile
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
-from pathlib import PurePosixPath
+from pathlib import Path, PurePosixPath
 from typing import Any, Final
 
 from vecdataset.display import size
-from vecdataset.errors import CorruptionError, InvalidInputError, NotFoundError
-from vecdataset.formats.files import open_source, open_target, stores
+from vecdataset.errors import (
+    AlreadyExistsError,
+    CorruptionError,
+    InvalidInputError,
+    NotFoundError,
+    StorageError,
+)
+from vecdataset.formats.files import open_source, open_target, stores, translated
+from vecdataset.formats.qdrant.unpack import verify_checksum
+from vecdataset.storage.location import redact
 
-__all__ = ["Entry", "SnapshotFile", "read_backup", "snapshot_files", "write_manifests"]
+__all__ = ["Entry", "Fetched", "SnapshotFile", "fetch", "read_backup", "snapshot_files", "write_manifests"]
 
 ENDING: Final = ".snapshot"
 MANIFEST: Final = "manifest.json"
 TEXT: Final = "manifest.txt"
 _VERSION: Final = 1
+_PIECE: Final = 8 << 20
 _SERVERS_NAME: Final = re.compile(r"(.+?)-\d+-\d{4}-\d\d-\d\d-\d\d-\d\d-\d\d(-.*)?\.snapshot")
 
 
@@ -92,6 +103,80 @@ def snapshot_files(root: str, *, options: Mapping[str, Any] | None = None) -> li
     return sorted(out, key=lambda f: (f.modified or oldest, f.name), reverse=True)
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Fetched:
+    """A snapshot file that was brought to the disk."""
+
+    file: str
+    """Its path."""
+    size_bytes: int
+    sha256: str
+    compared: bool
+    """Whether a checksum stood beside it; it is brought too."""
+
+
+def fetch(
+    source: str,
+    target: str | Path = ".",
+    *,
+    options: Mapping[str, Any] | None = None,
+    progress: Callable[[float], None] | None = None,
+) -> Fetched:
+    """Bring a `.snapshot` file, and its checksum, from a folder or bucket to the disk.
+
+    Args:
+        source: Its path or URL.
+        target: A folder, or a file name that is free.
+        options: fsspec's options for a URL.
+        progress: Called with the share that is done, 0 to 1.
+
+    It appears under its name when it is whole; one that is broken off, by an interrupt too, leaves nothing.
+
+    Raises:
+        NotFoundError: There is no such file.
+        AlreadyExistsError: A file of this name is there.
+        InvalidInputError: It is not what its checksum says.
+    """
+    store, path = stores(source, options)
+    final = Path(target)
+    if final.is_dir():
+        final /= PurePosixPath(path).name
+    if final.exists():
+        raise AlreadyExistsError(f"{final} is there already", hint="give another name, or remove it")
+    with tempfile.TemporaryDirectory(prefix=".vecdataset-", dir=final.parent) as folder:
+        part, digest, length = Path(folder) / "part", hashlib.sha256(), 0
+        with translated(redact(source)):
+            total = int(store.info(path)["size"])
+            # Large pieces: on a remote store each is a request.
+            with store.open(path, "rb", block_size=_PIECE) as remote, part.open("wb") as local:
+                while piece := remote.read(_PIECE):
+                    local.write(piece)
+                    digest.update(piece)
+                    length += len(piece)
+                    if progress is not None:
+                        progress(length / max(total, length))
+        if length != total:
+            raise StorageError(
+                f"{length:,} of {total:,} bytes of {redact(source)} came", hint="fetch it again"
+            )
+        found = digest.hexdigest()
+        text = read_if_there(f"{source}.checksum", options)
+        compared = verify_checksum(text, found, where=redact(source))
+        if compared and text is not None:
+            final.with_name(f"{final.name}.checksum").write_bytes(text)
+        part.replace(final)
+    return Fetched(file=str(final), size_bytes=length, sha256=found, compared=compared)
+
+
+def read_if_there(path: str, options: Mapping[str, Any] | None) -> bytes | None:
+    """Return what a small file holds; None where there is none."""
+    try:
+        with open_source(path, options=options) as source:
+            return source.file.read()
+    except NotFoundError:
+        return None
+
+
 def _time(entry: Mapping[str, Any]) -> datetime | None:
     """Return when a file changed, under whichever name a filesystem gives it."""
     names = ("LastModified", "mtime", "last_modified", "updated", "created")
@@ -135,11 +220,8 @@ def read_backup(root: str, *, options: Mapping[str, Any] | None = None) -> list[
 
 
 def _text(root: str, name: str, options: Mapping[str, Any] | None) -> str | None:
-    try:
-        with open_source(place(root, name), options=options) as source:
-            return source.file.read().decode("utf-8", "replace")
-    except NotFoundError:
-        return None
+    found = read_if_there(place(root, name), options)
+    return None if found is None else found.decode("utf-8", "replace")
 
 
 def _from_json(text: str, root: str) -> list[Entry]:
