@@ -226,6 +226,11 @@ def test_who_was_not_checked_out_must_say_where_to(origin, work):
         work.publish(work.url)
     with pytest.raises(vd.InvalidInputError, match="is the collection itself"):
         work.checkout(work.url)
+    with pytest.raises(vd.InvalidInputError, match="lies within"):
+        work.checkout(f"{work.url}/copy")
+    work.snapshots.create("one")
+    with pytest.raises(vd.InvalidInputError, match="lies within"):
+        work.snapshots.copy("one", f"{work.url}/copy")
 
 
 def test_an_origin_that_is_gone_is_made_anew_only_when_it_is_named(origin, work):

@@ -22,7 +22,7 @@ from dataclasses import dataclass
 from typing import Any, Final
 
 from vecdataset import engine, ledger, storage
-from vecdataset.copying import Share, files_at, move_file, room_for, sealed_at
+from vecdataset.copying import Share, files_at, move_file, refuse_within, room_for, sealed_at
 from vecdataset.engine import Table
 from vecdataset.errors import (
     CollectionExistsError,
@@ -66,7 +66,7 @@ def check_out(source: Reader, target: Location, *, progress: Progress | None = N
         CollectionExistsError: Something else stands there.
     """
     origin = source.table.location
-    if _same(target, origin):
+    if target.uri == origin.uri and target.shares_store(origin):
         raise InvalidInputError(f"{target.url} is the collection itself", hint="choose another place")
     done = bring(source, target, progress=progress)
     known = read_origin(target)
@@ -101,7 +101,7 @@ def publish(
         )
     place = url if known is None or url is not None else known.url
     target = storage.resolve(place, filesystem=filesystem, storage_options=storage_options)
-    if _same(target, own):
+    if target.uri == own.uri and target.shares_store(own):
         raise InvalidInputError(f"{target.url} is the collection itself", hint="publish it elsewhere")
     if url is None and known is not None and target.uri != known.uri:
         raise InvalidInputError(
@@ -112,11 +112,6 @@ def publish(
     if own.commit != "read-only" and (known is None or known.uri == target.uri):
         write_origin(own, Origin(url=target.url, uri=target.uri, version=done.version))
     return done
-
-
-def _same(a: Location, b: Location) -> bool:
-    """Return whether two locations are one place, by whatever credentials."""
-    return (a.uri, a.options.get("aws_endpoint")) == (b.uri, b.options.get("aws_endpoint"))
 
 
 def bring(
@@ -135,6 +130,7 @@ def bring(
         VersionGoneError: A version between is cleaned up.
         CorruptionError: A file is missing or not what was written.
     """
+    refuse_within(source.table.location, target)
     here, there = engine.manifests(source.table.location), engine.manifests(target)
     if not there and not anew:
         raise CollectionNotFoundError(
@@ -311,8 +307,10 @@ def _commit(
         if target.kind == "shared-memory":  # which no other process sees, and nothing stands there
             there.write(path, data)
             continue
+        # A store that ignores the condition has one writing process; its own threads are met here.
+        created = (target.commit == "atomic" or not there.exists(path)) and there.create(path, data)
         # The answer to a first attempt may have been lost on the way: then what stands there is ours.
-        if not there.create(path, data) and not _holds(there, path, data):
+        if not created and not _holds(there, path, data):
             done = "nothing came" if version == first else f"versions up to {version - 1} came"
             raise CommitConflictError(
                 f"another writer committed version {version} to {target.url} meanwhile; {done}",

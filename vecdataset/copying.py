@@ -11,7 +11,13 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 from vecdataset import engine, ledger, storage
-from vecdataset.errors import CollectionExistsError, CorruptionError, NotFoundError, StorageError
+from vecdataset.errors import (
+    CollectionExistsError,
+    CorruptionError,
+    InvalidInputError,
+    NotFoundError,
+    StorageError,
+)
 from vecdataset.manifests import (
     FOLDER,
     Copied,
@@ -52,6 +58,7 @@ def copy_snapshot(
         CorruptionError: A file of the snapshot is damaged.
         CollectionExistsError: Something else stands at the target.
     """
+    refuse_within(source, target)
     have = check_target(snapshot, target, ours=ours, fresh=fresh)
     here, there = storage.files(source), storage.files(target)
     order = copy_order(snapshot)
@@ -104,6 +111,12 @@ def check_target(
         raise _occupied(target)
     room_for(sum(f.size for f in snapshot.files if f.path not in have), target)
     return have
+
+
+def refuse_within(source: Location, target: Location) -> None:
+    """Refuse a target in the collection's own folder, where clean-up would take it for left behind."""
+    if source.shares_store(target) and target.uri.startswith(f"{source.uri.rstrip('/')}/"):
+        raise InvalidInputError(f"{target.url} lies within {source.url}", hint="choose a place beside it")
 
 
 def files_at(target: Location, *, ours: Container[str]) -> dict[str, int]:

@@ -21,6 +21,11 @@ __all__ = ["Commit", "Kind", "Location", "escape_memory", "redact", "unescape_me
 Kind = Literal["local", "native", "bridge", "shared-memory"]
 Commit = Literal["atomic", "single-process", "read-only", "unknown"]
 
+_PLACES: Final = (
+    "aws_endpoint", "azure_storage_account_name", "azure_storage_endpoint", "google_base_url",
+)  # fmt: skip
+"""Options of Lance that name a store, beside its URI."""
+
 _COMMITS: Final[dict[Commit, str]] = {
     "atomic": "many processes may write at once",
     "single-process": "one process may write",
@@ -78,6 +83,11 @@ class Location:
     def current(self) -> dict[str, str]:
         """Return Lance's `storage_options` with credentials that hold now; never print them."""
         return dict(self.options if self.renew is None else self.renew())
+
+    def shares_store(self, other: Location) -> bool:
+        """Return whether equal URIs mean one place, by whatever credentials."""
+        mine, its = self.options, other.options
+        return self.filesystem == other.filesystem and all(mine.get(n) == its.get(n) for n in _PLACES)
 
     def child(self, name: str) -> Location:
         """Return the place called `name` directly beneath this one.
