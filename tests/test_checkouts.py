@@ -142,6 +142,7 @@ def test_a_copy_of_a_copy_keeps_its_own_origin(origin, work, tmp_path):
     assert content(origin.refresh()) == content(second)
 
 
+@pytest.mark.slow
 def test_every_pair_of_filesystems(tmp_path):
     memory = fsspec.filesystem("memory")
     ways = [
@@ -382,7 +383,7 @@ def test_a_writer_who_commits_in_the_middle_wins(origin, work, monkeypatch):
     assert [c for c in content(work) if c[0] >= 100] == [(100, "ours"), (101, "ours")]
 
 
-@pytest.mark.parametrize("calls", range(1, 16, 2))
+@pytest.mark.parametrize("calls", [3, *(pytest.param(n, marks=pytest.mark.slow) for n in range(1, 20, 2))])
 def test_an_origin_that_fails_midway_is_whole_and_publishing_is_repeated(origin, work, calls):
     work.upsert([point(n) for n in range(100, 130)])
     work.delete([1])
@@ -429,7 +430,8 @@ def test_a_checkout_that_failed_midway_goes_on(origin, tmp_path, monkeypatch):
 # ------------------------------------------------------------------------------- an oracle
 
 
-@settings(max_examples=25, deadline=None)
+@pytest.mark.slow
+@settings(max_examples=60, deadline=None)
 @given(steps=st.lists(st.sampled_from(["origin", "work", "publish", "update"]), min_size=3, max_size=9))
 def test_it_does_what_two_lists_of_commits_would(steps, tmp_path_factory):
     folder = tmp_path_factory.mktemp("model")

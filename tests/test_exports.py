@@ -20,7 +20,8 @@ VALUES = {
 }  # fmt: skip
 ERRORS = {
     "AlreadyExistsError", "CollectionExistsError", "CollectionNotFoundError", "CommitConflictError", "CorruptionError",
-    "InvalidFilterError", "InvalidIdError", "InvalidInputError", "InvalidVectorError", "MissingDependencyError",
+    "InvalidFilterError", "InvalidIdError", "InvalidInputError", "InvalidVectorError", "LimitExceededError",
+    "MissingDependencyError",
     "NotFoundError", "NotSupportedError", "OperationTimeoutError", "PluginError", "PointExistsError",
     "PointNotFoundError", "ReadOnlyError", "SnapshotNotFoundError", "StorageError", "StoragePermissionError",
     "StorageUnreachableError", "UnknownNameError", "VecDatasetError", "VersionGoneError", "VersionNotFoundError",
@@ -31,7 +32,7 @@ COLLECTION = [
     "get", "search", "query", "query_batch", "query_qdrant", "recommend", "discover", "context", "facet",
     "group", "scroll", "iter_batches", "count",
     "text", "hybrid", "create_index", "create_payload_index", "drop_index", "indexes", "optimize", "recall",
-    "warm", "cool", "refresh", "at", "versions", "export", "to_arrow", "to_polars", "to_pandas", "to_lance", "scan",
+    "warm", "cool", "refresh", "at", "versions", "checkout", "publish", "origin", "export", "to_arrow", "to_polars", "to_pandas", "to_lance", "scan",
 ]  # fmt: skip
 CATALOG = ["create", "open", "list", "drop", "undrop", "rename", "alias"]
 FRAME = ["to_arrow", "to_polars", "to_pandas", "to_pylist", "__arrow_c_stream__", "__len__", "_repr_html_"]

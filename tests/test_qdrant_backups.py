@@ -21,6 +21,8 @@ from vecdataset.formats.qdrant import client as rest
 from vecdataset.formats.qdrant.backups import back_up, put_back
 from vecdataset.formats.qdrant.shelf import read_backup, snapshot_files
 
+pytestmark = pytest.mark.slow  # a server of its own, for each test
+
 
 @pytest.fixture(autouse=True)
 def no_waiting(monkeypatch):

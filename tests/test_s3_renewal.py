@@ -99,6 +99,7 @@ def test_an_open_collection_goes_on_with_new_keys(s3, sniffer, profile, monkeypa
     assert books.at("one").count() == 9
 
 
+@pytest.mark.slow
 def test_keys_that_hold_are_not_asked_for_again(s3, sniffer, profile):
     books = vd.create(f"{s3.url}/books", vectors=VECTORS, storage_options={"profile": "hour"})
     for n in range(5):
