@@ -124,8 +124,9 @@ def test_a_dropped_and_recreated_collection_keeps_on_renewing(s3, sniffer, profi
 
 
 @pytest.mark.slow
-def test_the_bridge_goes_on_with_new_keys(s3, sniffer, profile, tmp_path):
-    options = {"profile": "lab", "cache": str(tmp_path / "blocks")}
+@pytest.mark.parametrize("name", ["profile", "aws_profile"])
+def test_the_bridge_goes_on_with_new_keys(s3, sniffer, profile, tmp_path, name):
+    options = {name: "lab", "cache": str(tmp_path / "blocks")}
     books = vd.create(f"{s3.url}/books", vectors=VECTORS, storage_options=options)
     first = sniffer.of(lambda: books.upsert(points(0)))
     second = sniffer.of(lambda: books.upsert(points(10)))

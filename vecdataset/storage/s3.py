@@ -92,11 +92,12 @@ class S3FileSystem:
             return dict(options)  # a session of aiobotocore finds its own
         known, foreign = split_foreign(options)
         bucket, _ = _split(url)
-        identity = identify(S3Options.read(known))
+        given = S3Options.read(known)
+        identity = identify(given)
         made = s3fs_options(identity.options.for_lance(bucket), bucket)
         made.pop("use_listings_cache")  # the bridge sees to that
         if identity.credentials is not None:  # which s3fs finds, and renews, as we did
-            made.update(dict.fromkeys(("key", "secret", "token")), profile=known.get("profile"))
+            made.update(dict.fromkeys(("key", "secret", "token")), profile=given.profile)
         return with_foreign({n: v for n, v in made.items() if v is not None}, foreign)
 
     def files(self, location: Location) -> Files:

@@ -288,8 +288,10 @@ def _sent(
         )
     with _local(place(root, file), options) as local:
         digest = _digest(local)
-        told = read_if_there(f"{place(root, file)}.checksum", options)
-        known = entry.sha256 or (told and told[:128].decode("ascii", "replace"))
+        known = entry.sha256
+        if not known:
+            told = read_if_there(f"{place(root, file)}.checksum", options) or b""
+            known = told[:128].decode("ascii", "replace")
         if known and known.strip().lower() != digest:
             raise CorruptionError(f"{file} has SHA-256 {digest}; {known.strip()} was backed up")
         config = _look_at(local, file)
