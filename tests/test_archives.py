@@ -45,6 +45,7 @@ def test_a_packed_snapshot_comes_back_bit_for_bit(books, tmp_path, ending):
     assert not [p.name for p in tmp_path.iterdir() if p.name.startswith(".")]
 
 
+@pytest.mark.slow
 def test_an_archive_travels_over_s3(books, s3):
     archive = books.snapshots.pack("first", f"{s3.url}/packed/books.tar", storage_options=s3.options)
     unpack(archive, f"{s3.url}/again", storage_options=s3.options, target_options=s3.options)

@@ -180,6 +180,7 @@ def test_vectors_whose_squares_leave_float32_are_compared_all_the_same():
 # ----------------------------------------------------------------------- through an index
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("datatype", STORED_AS)
 @pytest.mark.parametrize("metric", ["Cosine", "Dot", "Euclid"])
 @pytest.mark.parametrize("kind", KINDS)

@@ -181,6 +181,7 @@ def test_answers_do_not_depend_on_indexes(seed):
     run_at_random(seed, steps=25)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("key", "kind"), [(k, kind) for k, kinds in KINDS.items() for kind in [None, *kinds]]
 )

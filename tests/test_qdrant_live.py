@@ -17,6 +17,8 @@ import vecdataset as vd
 from vecdataset.formats.qdrant import client as rest
 from vecdataset.formats.qdrant.client import Address, Server, is_server
 
+pytestmark = pytest.mark.slow  # a server of its own, for each test
+
 KEY = "s3cret-key-that-nobody-may-see"
 
 

@@ -77,6 +77,7 @@ def many(tmp_path_factory):
     return Both(tmp_path_factory.mktemp("edge"), 1_500)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", KINDS)
 def test_random_queries_are_answered_as_by_qdrant(both, kind):
     wrong, filled = both.differences(kind, 50)

@@ -86,6 +86,7 @@ def local():
     mode.client.close()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", KINDS)
 def test_random_queries_are_answered_as_by_local_mode(local, kind):
     wrong, filled = local.differences(kind, 20)

@@ -112,6 +112,7 @@ def test_a_store_that_cannot_be_used_is_named_within_five_seconds(s3, change, ki
     assert "test-secret" not in str(caught.value)
 
 
+@pytest.mark.slow
 def test_a_missing_bucket_and_a_missing_collection_are_told_apart(s3):
     with pytest.raises(vd.CollectionNotFoundError, match="books"):
         vd.open(f"{s3.url}/books", storage_options=s3.options)
