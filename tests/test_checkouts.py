@@ -404,6 +404,26 @@ def test_an_origin_that_fails_midway_is_whole_and_publishing_is_repeated(origin,
     assert origin.snapshots.create("after")
 
 
+def test_a_copy_that_was_built_on_meanwhile_keeps_its_base(origin, tmp_path, monkeypatch):
+    manifests, done = engine.manifests, []
+
+    def seen_late(location):
+        if location.url == str(tmp_path / "work"):
+            done.append(location)
+            if len(done) == 2:  # the copy stands; whoever came to it first commits
+                vd.open(tmp_path / "work").upsert([point(100)])
+        return manifests(location)
+
+    monkeypatch.setattr(engine, "manifests", seen_late)
+    with pytest.raises(vd.CollectionExistsError, match="meanwhile"):
+        origin.checkout(tmp_path / "work")
+    monkeypatch.undo()
+
+    work = vd.open(tmp_path / "work")
+    assert len(work.versions()) == 2
+    assert work.publish(origin.url).versions == 1
+
+
 def test_a_checkout_that_failed_midway_goes_on(origin, tmp_path, monkeypatch):
     from vecdataset.storage.local import LocalFiles
 

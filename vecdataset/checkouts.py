@@ -34,7 +34,6 @@ from vecdataset.errors import (
     NotSupportedError,
     VersionGoneError,
 )
-from vecdataset.manifests import FOLDER
 from vecdataset.origins import Origin, read_origin, write_origin
 from vecdataset.reader import Reader, refuse_dropped
 from vecdataset.sealing import THREADS, Progress
@@ -198,9 +197,12 @@ def _first(source: Reader, here: Mapping[int, str], target: Location, progress: 
     known = _known(table.location)
     moved = _move(table, paths, known, target, have, progress)
     path = here[table.version]
-    _commit(table, {table.version: path}, known, target)
-    if engine.manifests(target).keys() != {table.version}:
-        storage.files(target).delete([path])  # somebody else made a collection here at the same time
+    made = _commit(table, {table.version: path}, known, target)
+    others = engine.manifests(target).keys() - {table.version}
+    if others:
+        # Somebody made a collection here at the same time; perhaps the same copy, and built on it already.
+        if made and table.version + 1 not in others:
+            storage.files(target).delete([path])
         raise CollectionExistsError(f"a collection came into being at {target.url} meanwhile")
     _finish(source, target, paths)
     ledger.carry(table.location, target, versions=[table.version], digests=moved)
@@ -245,9 +247,7 @@ def _published(
 
 def _known(location: Location) -> dict[str, ledger.Digest]:
     """Return the digests that commits and snapshots have on record."""
-    there = storage.files(location.child(FOLDER)).list_files(recursive=False)
-    names = [f.path.removesuffix(".json") for f in there if f.path.endswith(".json")]
-    sealed = {f.path: (f.size, f.sha256) for f in sealed_at(location, names).values()}
+    sealed = {f.path: (f.size, f.sha256) for f in sealed_at(location).values()}
     # Elsewhere no digests are kept, and the ledger is a request for each commit.
     recorded = ledger.read_ledger(location).digests if location.kind == "local" else {}
     return {**recorded, **sealed}
@@ -295,10 +295,10 @@ def _sizes(location: Location, paths: Iterable[str]) -> dict[str, int]:
 
 def _commit(
     table: Table, manifests: Mapping[int, str], known: Mapping[str, ledger.Digest], target: Location
-) -> None:
-    """Create the manifests, oldest first, each only if no other writer was first."""
+) -> int:
+    """Create the manifests, oldest first, each only if it is absent; return how many this call created."""
     here, there = storage.files(table.location), storage.files(target)
-    first = min(manifests)
+    first, made = min(manifests), 0
     for version, path in manifests.items():
         data = here.read(path)
         told = (len(data), hashlib.sha256(data).hexdigest())
@@ -306,6 +306,7 @@ def _commit(
             raise CorruptionError(f"{path} of {table.location.url} is damaged; the copy was not finished")
         if target.kind == "shared-memory":  # which no other process sees, and nothing stands there
             there.write(path, data)
+            made += 1
             continue
         # A store that ignores the condition has one writing process; its own threads are met here.
         created = (target.commit == "atomic" or not there.exists(path)) and there.create(path, data)
@@ -316,6 +317,8 @@ def _commit(
                 f"another writer committed version {version} to {target.url} meanwhile; {done}",
                 hint="check it out anew, to another place, and repeat there what was done since",
             )
+        made += created
+    return made
 
 
 def _holds(files: Files, path: str, data: bytes) -> bool:

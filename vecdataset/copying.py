@@ -6,7 +6,7 @@ import hashlib
 import shutil
 import tempfile
 import threading
-from collections.abc import Container, Iterable, Mapping, Sequence
+from collections.abc import Container, Iterable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
@@ -235,11 +235,17 @@ class Share:
             self._progress(min(1.0, self._done / self._total))
 
 
-def sealed_at(location: Location, names: Sequence[str]) -> dict[str, SealedFile]:
-    """Return the files that undamaged manifests at a place have sealed."""
+def manifest_sizes(location: Location) -> dict[str, int]:
+    """Return the names of the sealed manifests at a place with their sizes, sorted."""
+    there = storage.files(location.child(FOLDER)).list_files(recursive=False)
+    return dict(sorted((f.path.removesuffix(".json"), f.size) for f in there if f.path.endswith(".json")))
+
+
+def sealed_at(location: Location) -> dict[str, SealedFile]:
+    """Return the files that undamaged manifests at a place have sealed: their names are never used twice."""
     found: dict[str, SealedFile] = {}
     files = storage.files(location)
-    for name in names:
+    for name in manifest_sizes(location):
         try:
             text = files.read(manifest_path(name))
             found |= {f.path: f for f in Snapshot.from_json(text, name=name, where=name).files}

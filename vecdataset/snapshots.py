@@ -20,7 +20,7 @@ import pyarrow as pa
 
 from vecdataset import ledger, storage
 from vecdataset.archives import pack
-from vecdataset.copying import check_target, copy_snapshot, sealed_at, strangers
+from vecdataset.copying import check_target, copy_snapshot, manifest_sizes, sealed_at, strangers
 from vecdataset.differences import Difference, difference
 from vecdataset.errors import (
     AlreadyExistsError,
@@ -34,7 +34,6 @@ from vecdataset.errors import (
 )
 from vecdataset.frames import Frame
 from vecdataset.manifests import (
-    FOLDER,
     MAX_MANIFEST_BYTES,
     Copied,
     SealedFile,
@@ -132,13 +131,10 @@ class Snapshots:
         return snapshot
 
     def _sealed(self) -> dict[str, SealedFile]:
-        """Return files that an undamaged manifest sealed: their names are never used twice."""
-        return sealed_at(self._location, sorted(self._sizes()))
+        return sealed_at(self._location)
 
     def _sizes(self) -> dict[str, int]:
-        """Return the names of the manifests with their sizes."""
-        there = storage.files(self._location.child(FOLDER)).list_files(recursive=False)
-        return {f.path.removesuffix(".json"): f.size for f in there if f.path.endswith(".json")}
+        return manifest_sizes(self._location)
 
     def list(self) -> Frame:
         """Return the snapshots, newest first, with version, rows, bytes, time, note and state.
@@ -457,10 +453,8 @@ class Snapshots:
         """
         snapshot = self.get(name)
         target = self._target(url, storage_options)
-        there = storage.files(target.child(FOLDER)).list_files(recursive=False)
-        names = [f.path.removesuffix(".json") for f in there if f.path.endswith(".json")]
         # A place is ours to go on with where every file is one that a snapshot sealed, here or there.
-        ours = self._sealed() | sealed_at(target, names)
+        ours = self._sealed() | sealed_at(target)
         return copy_snapshot(snapshot, self._location, target, ours=ours, fresh=False, progress=progress)
 
     def pack(
